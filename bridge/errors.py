@@ -1,0 +1,104 @@
+"""Every exception that fluent-bridge raises.
+
+    BridgeError
+    ├── SettingsError            a setting is wrong; says which, where it came from, what to do
+    ├── LoadError                a filter file cannot be used; says file, line, what to do
+    ├── ProtocolError            a peer sent what is not the Forward protocol
+    │   ├── MessageTooLarge      ... or more of it than the limit allows
+    │   ├── NotAnEvent           ... or entries that are no events
+    │   └── AuthenticationError  ... or the wrong key, user or password
+    ├── DeliveryError            a chunk could not be delivered
+    │   ├── ConnectionLost       the peer went away before it acknowledged
+    │   └── NotAcknowledged      the peer did not acknowledge in time
+    └── Verdict                  raised by a filter to decide about its event
+        ├── Reject               the event goes to the error stream
+        └── Retry                the whole chunk comes again later
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class BridgeError(Exception):
+    """The root of the tree."""
+
+
+class SettingsError(BridgeError):
+    """A setting is missing, unknown or has a value that cannot be used."""
+
+
+class LoadError(BridgeError):
+    """A file of filters cannot be used.
+
+    Args:
+        message: what is wrong and what to do about it.
+        file: the file at fault.
+        line: the line at fault, counted from 1; 0 where the whole file is.
+    """
+
+    def __init__(self, message: str, *, file: str | Path, line: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = Path(file)
+        self.line = line
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else str(self.file)
+        return f"{where}: {self.message}"
+
+
+class ProtocolError(BridgeError):
+    """A peer's bytes are not the Forward protocol; its connection is closed."""
+
+
+class MessageTooLarge(ProtocolError):
+    """A message, or what it decompresses to, is over the limit."""
+
+
+class NotAnEvent(ProtocolError):
+    """Entries hold something that is not ``[time, record]``."""
+
+
+class AuthenticationError(ProtocolError):
+    """The peer's shared key, user name or password is wrong, or it has none."""
+
+
+class DeliveryError(BridgeError):
+    """A chunk could not be delivered."""
+
+
+class ConnectionLost(DeliveryError):
+    """The connection ended before the chunk was acknowledged."""
+
+
+class NotAcknowledged(DeliveryError):
+    """No acknowledgement came within the time allowed."""
+
+
+class Verdict(BridgeError):
+    """What a filter raises to decide about an event, rather than to report a failure."""
+
+
+class Reject(Verdict):
+    """Send the event to the error stream with this reason.
+
+    Args:
+        reason: why, in words for whoever reads the dead letter.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Retry(Verdict):
+    """Do not acknowledge the chunk: all of it comes again after the delay.
+
+    Args:
+        delay: seconds to wait at least.
+    """
+
+    def __init__(self, delay: float = 1.0) -> None:
+        super().__init__(f"the chunk is to come again after {delay:g} s")
+        self.delay = delay
