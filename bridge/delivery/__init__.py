@@ -1,0 +1,1 @@
+"""From a chunk received to its results acknowledged downstream."""

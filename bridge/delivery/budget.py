@@ -1,0 +1,64 @@
+"""The bound on the bytes in flight: who has no room waits, and does not read meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from prometheus_client import Gauge
+
+# What a chunk costs beside its bytes: a task, its frames, a worker's queue. Without it a flood of messages
+# of one event each would pass a bound on bytes.
+_OVERHEAD = 8192
+
+
+class Budget:
+    """Bytes that chunks and results hold, at most a limit but for what is said at :meth:`take`.
+
+    Each reserve or take is one chunk, or the results of one, and is given back by one release of its size.
+
+    Args:
+        limit: bytes.
+        gauge: shows the bytes held.
+    """
+
+    def __init__(self, limit: int, gauge: Gauge) -> None:
+        self.limit = limit
+        self.held = 0
+        self._gauge = gauge
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+
+    def reserve(self, size: int, granted: Callable[[], None]) -> bool:
+        """Return whether the bytes were reserved at once; if not, ``granted`` is called when they are.
+
+        Args:
+            size: bytes, at most the limit.
+            granted: called later, first come first served, unless :meth:`forget` comes before.
+        """
+        if not self._waiting and self._fits(size):
+            self.take(size)
+            return True
+        self._waiting.append((size, granted))
+        return False
+
+    def take(self, size: int) -> None:
+        """Hold bytes that are already there: results, or a message that did not announce its size."""
+        self.held += size + _OVERHEAD
+        self._gauge.set(self.held)
+
+    def release(self, size: int) -> None:
+        """Give bytes back."""
+        self.held -= size + _OVERHEAD
+        while self._waiting and self._fits(self._waiting[0][0]):
+            waiting, granted = self._waiting.popleft()
+            self.held += waiting + _OVERHEAD
+            granted()
+        self._gauge.set(self.held)
+
+    def forget(self, granted: Callable[[], None]) -> None:
+        """Stop waiting, because the connection has ended."""
+        self._waiting = deque(one for one in self._waiting if one[1] != granted)
+
+    def _fits(self, size: int) -> bool:
+        # A message of exactly the limit has to get through when nothing else is there.
+        return self.held + size <= self.limit or not self.held

@@ -1,0 +1,1 @@
+"""Worker processes: where the user's filters run."""

@@ -1,0 +1,204 @@
+"""The pool of workers: a queue of jobs, as many processes as cores, a new process for each that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+from bridge.errors import BridgeError
+from bridge.logs import get_logger
+from bridge.metrics import Metrics
+from bridge.workers import wire
+from bridge.workers.worker import Assignment, Entries, Worker
+
+# Each worker has the next job in its socket while it runs one, so that it never waits for the transport.
+_JOBS_A_WORKER = 2
+_RESTART_DELAY = (0.1, 5.0)  # seconds, first and longest, while workers end before they are ready
+
+_log = get_logger(__name__)
+
+
+class FiltersNotLoaded(BridgeError):
+    """The workers cannot load the filters.
+
+    Args:
+        mistakes: what is wrong, one text a mistake.
+    """
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class Pool:
+    """Workers, and the jobs that wait for one.
+
+    Args:
+        start: what the workers load.
+        count: how many workers to run.
+        deadline: seconds that a job may take.
+        start_timeout: seconds that a worker may take to load the filters.
+        metrics: where to count.
+    """
+
+    def __init__(
+        self,
+        start: wire.Start,
+        *,
+        count: int,
+        deadline: float,
+        start_timeout: float,
+        metrics: Metrics,
+    ) -> None:
+        self._start = start
+        self._count = count
+        self._deadline = deadline
+        self._start_timeout = start_timeout
+        self._metrics = metrics
+        self._workers: dict[str, Worker] = {}
+        self._queue: deque[Assignment] = deque()
+        self._closing = False
+        self._restart_delay = _RESTART_DELAY[0]
+        self._restarts: set[asyncio.Task[None]] = set()
+        self.filters: list[tuple[str, str]] = []
+
+    @property
+    def ready(self) -> int:
+        """How many workers can take jobs."""
+        return sum(worker.usable for worker in self._workers.values())
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids."""
+        return [worker.pid for worker in self._workers.values() if worker.usable]
+
+    async def open(self) -> None:
+        """Start the workers and wait until all have loaded the filters.
+
+        Raises:
+            FiltersNotLoaded: one could not.
+        """
+        async with asyncio.TaskGroup() as group:
+            starts = [
+                group.create_task(self._launch(str(index))) for index in range(self._count)
+            ]
+        for start in starts:
+            if mistakes := start.result():
+                await self.close()
+                raise FiltersNotLoaded(mistakes)
+
+    async def close(self) -> None:
+        """End the workers after the jobs that they have; kill those that do not end."""
+        self._closing = True
+        for task in list(self._restarts):
+            task.cancel()
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.close()
+        try:
+            async with asyncio.timeout(self._deadline):
+                await asyncio.gather(*(worker.wait_ended() for worker in workers))
+        except TimeoutError:
+            for worker in workers:
+                worker.kill("did not end when asked to")
+            await asyncio.gather(*(worker.wait_ended() for worker in workers))
+
+    async def run(
+        self, job: wire.Job, entries: Entries, *, first: bool = False
+    ) -> tuple[wire.Reply, memoryview]:
+        """Return a worker's answer to a job.
+
+        Args:
+            job: the job.
+            entries: its entries; they must not change until this returns.
+            first: whether it goes before those that wait.
+
+        Raises:
+            WorkerDied: the worker ended while it ran this job. A job that was waiting behind that one
+                is given to another worker.
+        """
+        assignment = Assignment(job, entries, asyncio.get_running_loop().create_future())
+        if first:
+            self._queue.appendleft(assignment)
+        else:
+            self._queue.append(assignment)
+        self._dispatch()
+        return await assignment.reply
+
+    def _dispatch(self) -> None:
+        while self._queue:
+            worker = min(
+                (one for one in self._workers.values() if one.usable),
+                key=lambda one: one.load,
+                default=None,
+            )
+            if worker is None or worker.load >= _JOBS_A_WORKER:
+                break
+            assignment = self._queue.popleft()
+            if assignment.reply.done():  # nobody waits for it any more
+                continue
+            self._metrics.queue_wait_seconds.observe(time.monotonic() - assignment.enqueued)
+            worker.submit(assignment)
+        self._metrics.queue_chunks.set(len(self._queue))
+
+    async def _launch(self, name: str) -> list[str]:
+        """Start a worker; return what kept it from loading the filters, if anything did."""
+        worker = Worker(
+            name,
+            self._start,
+            deadline=self._deadline,
+            on_idle=self._dispatch,
+            on_end=self._on_end,
+            on_done=self._on_done,
+            on_orphans=self._take_back,
+        )
+        self._workers[name] = worker
+        await worker.launch()
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                answer = await asyncio.shield(worker.ready)
+        except TimeoutError:
+            reason = f"the filters were not loaded within {self._start_timeout:g} s"
+            worker.kill(reason)
+            return [f"{reason}: make what they do at import shorter, or raise workers.start_timeout"]
+        if isinstance(answer, wire.Unloadable):
+            return answer.mistakes
+        self.filters = answer.filters
+        self._restart_delay = _RESTART_DELAY[0]
+        self._metrics.workers.set(self.ready)
+        self._dispatch()
+        return []
+
+    def _on_done(self, worker: Worker, reply: wire.Done) -> None:
+        self._metrics.worker_chunk_seconds.labels(worker.name).observe(reply.seconds)
+        cpu = self._metrics.worker_cpu_seconds.labels(worker.name)
+        cpu.inc(max(0.0, reply.cpu_seconds - worker.cpu_seconds))
+        worker.cpu_seconds = reply.cpu_seconds
+        self._metrics.worker_resident_bytes.labels(worker.name).set(reply.resident_bytes)
+
+    def _take_back(self, assignments: list[Assignment]) -> None:
+        self._queue.extendleft(reversed(assignments))
+
+    def _on_end(self, worker: Worker, reason: str | None) -> None:
+        if self._workers.get(worker.name) is worker:
+            del self._workers[worker.name]
+        self._metrics.workers.set(self.ready)
+        if self._closing:
+            return
+        kind = "deadline" if worker.overran else "killed"
+        self._metrics.worker_restarts.labels(kind).inc()
+        _log.error("worker ended, another is started", worker=worker.name, pid=worker.pid, reason=reason)
+        task = asyncio.get_running_loop().create_task(self._restart(worker))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+        self._dispatch()
+
+    async def _restart(self, old: Worker) -> None:
+        if not old.loaded:
+            await asyncio.sleep(self._restart_delay)
+            self._restart_delay = min(self._restart_delay * 2, _RESTART_DELAY[1])
+        for mistake in await self._launch(old.name):
+            _log.error("worker cannot load the filters", worker=old.name, reason=mistake)
+
+

@@ -1,0 +1,129 @@
+"""Runs a chunk to its end whatever its events do to the workers.
+
+A chunk whose worker dies is run again, carefully: the worker tells before each event which one comes. The
+second time it is cut, around the event that it had come to, or in halves where it could not tell (a filter
+over all events of a chunk). Pieces go on to be cut until the event that kills workers stands alone, and that
+event goes to the error stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from bridge.errors import BridgeError
+from bridge.logs import get_logger
+from bridge.metrics import Metrics
+from bridge.workers import wire
+from bridge.workers.worker import Entries, WorkerDied
+
+Run = Callable[..., Awaitable[tuple[wire.Reply, memoryview]]]
+Answer = tuple[wire.Reply, memoryview]
+
+_log = get_logger(__name__)
+
+
+class Unrunnable(BridgeError):
+    """A chunk ends each worker before its events can be counted."""
+
+
+class Rescue:
+    """Runs chunks on a pool.
+
+    Args:
+        run: the pool's.
+        metrics: where to count what is run again.
+    """
+
+    def __init__(self, run: Run, metrics: Metrics) -> None:
+        self._run = run
+        self._metrics = metrics
+
+    async def run(self, tag: str, entries: Entries, count: int | None, compressed: str | None) -> list[Answer]:
+        """Return the workers' answers, which together cover the chunk in its order.
+
+        An answer that is not :class:`wire.Done` stands alone and is about the whole chunk.
+
+        Args:
+            tag: the chunk's tag.
+            entries: its entries.
+            count: how many they are said to be.
+            compressed: how they are compressed, if they are.
+
+        Raises:
+            Unrunnable: it ends workers before its events can be counted.
+        """
+        job = wire.Job(tag, count, compressed)
+        try:
+            return [await self._run(job, entries)]
+        except WorkerDied as died:
+            self._count(died, tag)
+        answers: list[Answer] = []
+        ranges: list[tuple[int, int | None, int]] = [(0, None, 2)]  # start, stop, attempts: a stack
+        while ranges:
+            start, stop, attempts = ranges.pop()
+            piece = msgspec.structs.replace(
+                job, start=start, stop=stop, attempts=attempts, careful=True
+            )
+            try:
+                answer = await self._run(piece, entries, first=True)
+            except WorkerDied as died:
+                self._count(died, tag)
+                ranges.extend(reversed(self._cut(piece, died)))
+                if died.total is not None and _length(piece, died.total) == 1:
+                    answers.append(await self._reject(piece, entries, died))
+                continue
+            if not isinstance(answer[0], wire.Done):
+                return [answer]
+            answers.append(answer)
+        return answers
+
+    def _cut(self, piece: wire.Job, died: WorkerDied) -> list[tuple[int, int | None, int]]:
+        """Return the pieces to run instead, none where the piece is one event."""
+        if died.total is None:
+            raise Unrunnable(
+                f"tag {piece.tag}: workers end before the events of this chunk can be counted"
+                f" ({died.reason}); give the workers more memory or send smaller chunks"
+            )
+        start, stop = piece.start, died.total if piece.stop is None else piece.stop
+        attempts = piece.attempts + 1
+        if stop - start == 1:
+            return []
+        index = died.index
+        if index is None or not start <= index < stop:
+            middle = (start + stop) // 2
+            pieces = [(start, middle), (middle, stop)]
+        else:
+            pieces = [(start, index), (index, index + 1), (index + 1, stop)]
+        # Events that the worker did not come to have not been run once more.
+        return [(a, b, attempts) for a, b in pieces if a < b]
+
+    async def _reject(self, piece: wire.Job, entries: Entries, died: WorkerDied) -> Answer:
+        error_class = "DeadlineExceeded" if died.deadline else "WorkerKilled"
+        verdict = msgspec.structs.replace(
+            piece,
+            careful=False,
+            verdict=(error_class, f"the worker that ran this event {died.reason}"),
+        )
+        _log.error(
+            "event ends workers, it goes to the error stream",
+            tag=piece.tag,
+            index=piece.start,
+            attempts=piece.attempts,
+            reason=died.reason,
+        )
+        while True:
+            try:
+                return await self._run(verdict, entries, first=True)
+            except WorkerDied as other:  # the filters have not seen the event: it is not to blame
+                self._count(other, piece.tag)
+
+    def _count(self, died: WorkerDied, tag: str) -> None:
+        kind = "deadline" if died.deadline else "worker killed"
+        self._metrics.retried_chunks.labels(kind).inc()
+        _log.warning("chunk is run again", tag=tag, reason=died.reason, event=died.index)
+
+
+def _length(piece: wire.Job, total: int) -> int:
+    return (total if piece.stop is None else piece.stop) - piece.start

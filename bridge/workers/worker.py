@@ -1,0 +1,295 @@
+"""One worker as the transport process sees it: a child process, a socket, the jobs it has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Buffer, Callable
+from dataclasses import dataclass, field
+
+from bridge.errors import BridgeError
+from bridge.workers import wire
+
+_LAST_WORDS = 5.0  # seconds for the socket to be read to its end, once its process has ended
+
+Entries = bytes | bytearray | memoryview
+
+
+class WorkerDied(BridgeError):
+    """The worker ended, or was ended, while it had the job.
+
+    Args:
+        reason: why, as in ``was killed by SIGSEGV``.
+        index: the event it had come to, if the job was a careful one.
+        total: how many events the entries hold, likewise.
+        deadline: whether it was ended because it overran its deadline.
+    """
+
+    def __init__(
+        self, reason: str, *, index: int | None, total: int | None, deadline: bool
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.index = index
+        self.total = total
+        self.deadline = deadline
+
+
+@dataclass(slots=True, eq=False)
+class Assignment:
+    """A job that a worker has.
+
+    Attributes:
+        job: what to do.
+        entries: its entries.
+        reply: what the worker answers: the head and the body.
+        enqueued: when the job came, on the monotonic clock.
+        index: the event that a careful job has come to.
+        total: how many events there are, once a careful job has said so.
+    """
+
+    job: wire.Job
+    entries: Entries
+    reply: asyncio.Future[tuple[wire.Reply, memoryview]]
+    enqueued: float = field(default_factory=time.monotonic)
+    index: int | None = None
+    total: int | None = None
+
+
+class _Link(asyncio.BufferedProtocol):
+    """Reads a worker's frames; a body is received into the buffer that is later sent from."""
+
+    def __init__(
+        self,
+        received: Callable[[bytes, memoryview], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._received = received
+        self._lost = lost
+        self._prefix = bytearray(wire.PREFIX.size)
+        self._frame = bytearray()
+        self._head_length = 0
+        self._target = memoryview(self._prefix)
+        self._filled = 0
+
+    def get_buffer(self, sizehint: int) -> Buffer:  # noqa: ARG002 - asyncio's signature
+        return self._target[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._filled < len(self._target):
+            return
+        self._filled = 0
+        if self._target.obj is self._prefix:
+            self._head_length, body_length = wire.PREFIX.unpack(self._prefix)
+            self._frame = bytearray(self._head_length + body_length)
+            self._target = memoryview(self._frame)
+            return
+        view, self._target = self._target, memoryview(self._prefix)
+        self._received(bytes(view[: self._head_length]), view[self._head_length :])
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._lost()
+
+
+class Worker:
+    """A worker process.
+
+    Args:
+        name: its name in metrics and logs, as in ``0``.
+        start: what it loads.
+        deadline: seconds that a job may take, a careful one an event.
+        on_idle: called when the worker can take another job.
+        on_done: called with the reply to each job that was done.
+        on_orphans: called with the jobs that it had not begun when it ended.
+        on_end: called once when it has ended, with the reason, or None if it was asked to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: wire.Start,
+        *,
+        deadline: float,
+        on_idle: Callable[[], None],
+        on_done: Callable[[Worker, wire.Done], None],
+        on_orphans: Callable[[list[Assignment]], None],
+        on_end: Callable[[Worker, str | None], None],
+    ) -> None:
+        self.name = name
+        self.ready: asyncio.Future[wire.Ready | wire.Unloadable] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._start = start
+        self._deadline = deadline
+        self._on_idle = on_idle
+        self._on_done = on_done
+        self._on_orphans = on_orphans
+        self._on_end = on_end
+        self._jobs: deque[Assignment] = deque()
+        self._process: asyncio.subprocess.Process | None = None
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._reason: str | None = None
+        self.overran = False
+        self.cpu_seconds = 0.0
+        self._closing = False
+        self._loaded = False
+        self._watch: asyncio.Task[None] | None = None
+        self._lost = asyncio.Event()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it has loaded the filters."""
+        return self._loaded
+
+    @property
+    def load(self) -> int:
+        """How many jobs it has."""
+        return len(self._jobs)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given jobs."""
+        return (
+            self._loaded
+            and self._transport is not None
+            and not self._closing
+            and self._reason is None
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def launch(self) -> None:
+        """Start the process; :attr:`ready` is done when it has loaded the filters, or has failed to."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # spawn, not fork: neither threads nor gRPC survive a fork, and a fresh process loads the
+            # filter files as they are now.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "bridge.workers.process",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        ours.setblocking(False)  # noqa: FBT003
+        self._transport, _ = await loop.create_unix_connection(
+            lambda: _Link(self._on_frame, self._on_lost), sock=ours
+        )
+        self._transport.write(wire.frame(self._start))
+        self._watch = loop.create_task(self._wait())
+
+    def submit(self, assignment: Assignment) -> None:
+        """Send a job; its future gets the reply, or :class:`WorkerDied`."""
+        assert self._transport is not None
+        self._jobs.append(assignment)
+        if len(self._jobs) == 1:
+            self._restart_timer()
+        self._transport.writelines(
+            [wire.frame(assignment.job, len(assignment.entries)), assignment.entries]
+        )
+
+    def close(self) -> None:
+        """Let the process end after the jobs that it has."""
+        self._closing = True
+        if self._transport is not None and not self._jobs:
+            self._transport.close()
+
+    def kill(self, reason: str) -> None:
+        """End the process now."""
+        if self._reason is None:
+            self._reason = reason
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+
+    async def wait_ended(self) -> None:
+        """Wait until the process has ended."""
+        if self._watch is not None:
+            await asyncio.shield(self._watch)
+
+    def _on_frame(self, head: bytes, body: memoryview) -> None:
+        reply = wire.decode_reply(head)
+        match reply:
+            case wire.Ready() | wire.Unloadable():
+                self._loaded = isinstance(reply, wire.Ready)
+                self.ready.set_result(reply)
+            case wire.Progress(index, total):
+                current = self._jobs[0]
+                current.index, current.total = index, total
+                self._restart_timer()
+            case wire.Broken(reason):
+                self._reason = f"ended by {reason}"
+            case _:
+                assignment = self._jobs.popleft()
+                self._restart_timer()
+                if isinstance(reply, wire.Done):
+                    self._on_done(self, reply)
+                if not assignment.reply.done():
+                    assignment.reply.set_result((reply, body))
+                if self._closing and not self._jobs and self._transport is not None:
+                    self._transport.close()
+                self._on_idle()
+
+    def _on_lost(self) -> None:
+        self._transport = None
+        self._lost.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _restart_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._jobs:
+            self._timer = asyncio.get_running_loop().call_later(self._deadline, self._overrun)
+
+    def _overrun(self) -> None:
+        self.overran = True
+        self.kill(f"did not return within the deadline of {self._deadline:g} s")
+
+    async def _wait(self) -> None:
+        assert self._process is not None
+        code = await self._process.wait()
+        with contextlib.suppress(TimeoutError):  # replies that it wrote before it ended still count
+            await asyncio.wait_for(self._lost.wait(), timeout=_LAST_WORDS)
+        asked = self._closing and not self._jobs and code == 0
+        reason = self._reason or _reason_of(code)
+        self._reason = reason
+        jobs, self._jobs = list(self._jobs), deque()
+        if not self.ready.done():
+            self.ready.set_result(wire.Unloadable([f"a worker ended while it loaded: {reason}"]))
+        if jobs and not jobs[0].reply.done():
+            jobs[0].reply.set_exception(
+                WorkerDied(
+                    reason, index=jobs[0].index, total=jobs[0].total, deadline=self.overran
+                )
+            )
+        self._on_orphans(jobs[1:])
+        self._on_end(self, None if asked else reason)
+
+
+def _reason_of(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ", out of memory perhaps" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"
+
+
