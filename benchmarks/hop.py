@@ -1,0 +1,260 @@
+"""What a hop through the sidecar costs, as a ratio to the bare loop of the same run.
+
+    python -m benchmarks.hop [--seconds 8] [--rounds 3] [--markdown]
+
+The bare loop decodes an event, runs the filter on it and encodes the result, in one process, with nothing
+around it: what any Python program has to pay. The hop is a sender, the sidecar and a sink, each in processes
+of their own on this machine, acknowledged on both sides. Loop and hop alternate, and medians are compared:
+on a machine whose speed changes, only ratios of the same run mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import psutil
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bridge.forward import Client
+from bridge.forward.codec import pack_entries
+from bridge.events import EventTime
+
+EVENTS_A_CHUNK = 5_000
+WINDOW = 8
+FILTER = """
+import bridge
+
+@bridge.filter("ad.**")
+def enrich(record: dict) -> dict:
+    record["site"] = record["url"].split("/", 3)[2]
+    return record
+"""
+
+
+def events(count: int) -> list[tuple[EventTime, dict]]:
+    """Return events of ten fields and about 170 bytes."""
+    return [
+        (
+            EventTime(1_700_000_000 + i // 100, i * 1000 % 10**9),
+            {
+                "id": i,
+                "url": f"http://site{i % 100}.example/path/{i}",
+                "ua": "Mozilla/5.0 (X11; Linux x86_64)",
+                "country": "de",
+                "price": i * 0.01,
+                "ip": "10.1.2.3",
+                "campaign": i % 500,
+                "user": f"user-{i % 9999}",
+                "type": "click",
+                "ok": True,
+            },
+        )
+        for i in range(count)
+    ]
+
+
+def bare_loop(seconds: float) -> float:
+    """Return CPU seconds an event."""
+    entries = [pack_entries([event]) for event in events(EVENTS_A_CHUNK)]
+    decode = msgspec.msgpack.Decoder().decode
+    encode = msgspec.msgpack.Encoder().encode
+
+    def enrich(record: dict) -> dict:
+        record["site"] = record["url"].split("/", 3)[2]
+        return record
+
+    best = float("inf")
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        began = time.process_time()
+        out = []
+        for entry in entries:
+            moment, record = decode(entry)
+            out.append(encode((moment, enrich(record))))
+        b"".join(out)
+        best = min(best, (time.process_time() - began) / len(entries))
+    return best
+
+
+@dataclass
+class Hop:
+    """One run through the sidecar; CPU in seconds an event."""
+
+    events_per_second: float
+    transport: float
+    workers: float
+    transport_bytes: int
+    worker_bytes: int
+
+
+class Sidecar:
+    """A sidecar and a sink, each in a process of its own."""
+
+    def __init__(self, workers: int, folder: Path) -> None:
+        (folder / "enrich.py").write_text(FILTER)
+        self.sink = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.sink"], stdout=subprocess.PIPE, text=True
+        )
+        assert self.sink.stdout
+        sink_port = int(self.sink.stdout.readline())
+        environment = os.environ | {
+            "FLUENT_BRIDGE_LISTEN__PORT": "0",
+            "FLUENT_BRIDGE_ADMIN__PORT": "0",
+            "FLUENT_BRIDGE_DOWNSTREAM__PORT": str(sink_port),
+            "FLUENT_BRIDGE_WORKERS__COUNT": str(workers),
+            "FLUENT_BRIDGE_LOG__FORMAT": "json",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bridge", "run", str(folder)],
+            env=environment,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stderr
+        for line in self.process.stderr:
+            entry = msgspec.json.decode(line)
+            if entry["event"] == "ready":
+                break
+        else:
+            sys.exit("the sidecar did not start")
+        self.port = int(entry["listen"].rpartition(":")[2])
+        self.admin = entry["admin"]
+        self.transport = psutil.Process(self.process.pid)
+
+    def run(self, seconds: float) -> Hop:
+        """Send for some seconds and measure."""
+        body = pack_entries(events(EVENTS_A_CHUNK))
+        with Client("127.0.0.1", self.port, window=WINDOW) as client:
+            client.send_packed("ad.click", body, EVENTS_A_CHUNK)
+            client.flush()
+            workers = self.transport.children()
+            before = [_cpu(self.transport), sum(map(_cpu, workers))]
+            began, sent = time.perf_counter(), 0
+            while time.perf_counter() - began < seconds:
+                client.send_packed("ad.click", body, EVENTS_A_CHUNK)
+                sent += EVENTS_A_CHUNK
+            client.flush()
+            took = time.perf_counter() - began
+            after = [_cpu(self.transport), sum(map(_cpu, workers))]
+        return Hop(
+            sent / took,
+            (after[0] - before[0]) / sent,
+            (after[1] - before[1]) / sent,
+            self.transport.memory_info().rss,
+            max(worker.memory_info().rss for worker in workers),
+        )
+
+    def close(self) -> None:
+        """End both, and check that nothing was dropped or rejected on the way."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics") as response:
+            metrics = dict(
+                line.rsplit(" ", 1)
+                for line in response.read().decode().splitlines()
+                if not line.startswith("#")
+            )
+        received = metrics["fluent_bridge_received_events_total"]
+        if received != metrics["fluent_bridge_emitted_events_total"]:
+            sys.exit("events were lost on the way: the figures mean nothing")
+        for process in (self.process, self.sink):
+            process.terminate()
+            process.wait()
+            for pipe in (process.stderr, process.stdout):
+                if pipe:
+                    pipe.close()
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=6, help="length of each run")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind")
+    parser.add_argument("--markdown", action="store_true", help="print a table for a document")
+    options = parser.parse_args()
+    console = Console()
+    bare: list[float] = []
+    hops: dict[int, list[Hop]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder, Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("measuring", total=options.rounds * 3)
+        for _ in range(options.rounds):
+            bare.append(bare_loop(options.seconds / 3))
+            progress.advance(task)
+            for workers, runs in hops.items():
+                sidecar = Sidecar(workers, Path(folder))
+                try:
+                    runs.append(sidecar.run(options.seconds))
+                finally:
+                    sidecar.close()
+                progress.advance(task)
+    show(console, statistics.median(bare), hops, markdown=options.markdown)
+
+
+def show(console: Console, bare: float, hops: dict[int, list[Hop]], *, markdown: bool) -> None:
+    """Print the table."""
+    rows = [("bare loop, one core", f"{1 / bare / 1e3:,.0f}k", f"{bare * 1e6:.2f}", "", "1.00", "", "")]
+    for workers, runs in hops.items():
+        rate, transport, worker = (
+            statistics.median(getattr(run, name) for run in runs)
+            for name in ("events_per_second", "transport", "workers")
+        )
+        rows.append(
+            (
+                f"hop, {workers} worker{'s' if workers > 1 else ''}, both acks",
+                f"{rate / 1e3:,.0f}k",
+                f"{worker * 1e6:.2f}",
+                f"{transport * 1e6:.2f}",
+                f"{(worker + transport) / bare:.2f}",
+                f"{rate * bare / 2:.2f}",
+                f"{max(run.transport_bytes for run in runs) >> 20} + {workers} × {max(run.worker_bytes for run in runs) >> 20}",
+            )
+        )
+    header = (
+        "path",
+        "events/s",
+        "worker CPU µs an event",
+        "transport CPU µs an event",
+        "sidecar CPU ÷ bare loop",
+        "events/s ÷ two bare loops",
+        "MiB",
+    )
+    where = (
+        f"{os.cpu_count()} cores, {_cpu_model()}, {platform.system()} {platform.release()},"
+        f" Python {platform.python_version()}; {EVENTS_A_CHUNK} events a chunk of"
+        f" {len(pack_entries(events(EVENTS_A_CHUNK))) // EVENTS_A_CHUNK} bytes, sender and sink on the same cores"
+    )
+    if markdown:
+        for row in (header, ("---",) * len(header), *rows):
+            print("| " + " | ".join(row) + " |")
+        print(f"\n{where}.")
+        return
+    table = Table(*header, caption=where)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()
