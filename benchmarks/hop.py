@@ -2,10 +2,12 @@
 
     python -m benchmarks.hop [--seconds 8] [--rounds 3] [--markdown]
 
-The bare loop decodes an event, runs the filter on it and encodes the result, in one process, with nothing
-around it: what any Python program has to pay. The hop is a sender, the sidecar and a sink, each in processes
-of their own on this machine, acknowledged on both sides. Loop and hop alternate, and medians are compared:
-on a machine whose speed changes, only ratios of the same run mean something.
+The bare loop decodes an event, runs the filter on it and encodes the result, in one process, with
+nothing
+around it: what any Python program has to pay. The hop is a sender, the sidecar and a sink, each in
+processes
+of their own on this machine, acknowledged on both sides. Loop and hop alternate, and medians are
+compared: on a machine whose speed changes, only ratios of the same run mean something.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bridge.events import EventTime
 from bridge.forward import Client
 from bridge.forward.codec import pack_entries
-from bridge.events import EventTime
 
 EVENTS_A_CHUNK = 5_000
 WINDOW = 8
@@ -189,7 +191,10 @@ def main() -> None:
     console = Console()
     bare: list[float] = []
     hops: dict[int, list[Hop]] = {1: [], 2: []}
-    with tempfile.TemporaryDirectory() as folder, Progress(console=console, disable=not console.is_terminal) as progress:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Progress(console=console, disable=not console.is_terminal) as progress,
+    ):
         task = progress.add_task("measuring", total=options.rounds * 3)
         for _ in range(options.rounds):
             bare.append(bare_loop(options.seconds / 3))
@@ -206,12 +211,16 @@ def main() -> None:
 
 def show(console: Console, bare: float, hops: dict[int, list[Hop]], *, markdown: bool) -> None:
     """Print the table."""
-    rows = [("bare loop, one core", f"{1 / bare / 1e3:,.0f}k", f"{bare * 1e6:.2f}", "", "1.00", "", "")]
+    rows = [
+        ("bare loop, one core", f"{1 / bare / 1e3:,.0f}k", f"{bare * 1e6:.2f}", "", "1.00", "", "")
+    ]
     for workers, runs in hops.items():
         rate, transport, worker = (
             statistics.median(getattr(run, name) for run in runs)
             for name in ("events_per_second", "transport", "workers")
         )
+        transport_bytes = max(run.transport_bytes for run in runs)
+        worker_bytes = max(run.worker_bytes for run in runs)
         rows.append(
             (
                 f"hop, {workers} worker{'s' if workers > 1 else ''}, both acks",
@@ -220,7 +229,7 @@ def show(console: Console, bare: float, hops: dict[int, list[Hop]], *, markdown:
                 f"{transport * 1e6:.2f}",
                 f"{(worker + transport) / bare:.2f}",
                 f"{rate * bare / 2:.2f}",
-                f"{max(run.transport_bytes for run in runs) >> 20} + {workers} × {max(run.worker_bytes for run in runs) >> 20}",
+                f"{transport_bytes >> 20} + {workers} x {worker_bytes >> 20}",
             )
         )
     header = (
@@ -235,7 +244,8 @@ def show(console: Console, bare: float, hops: dict[int, list[Hop]], *, markdown:
     where = (
         f"{os.cpu_count()} cores, {_cpu_model()}, {platform.system()} {platform.release()},"
         f" Python {platform.python_version()}; {EVENTS_A_CHUNK} events a chunk of"
-        f" {len(pack_entries(events(EVENTS_A_CHUNK))) // EVENTS_A_CHUNK} bytes, sender and sink on the same cores"
+        f" {len(pack_entries(events(EVENTS_A_CHUNK))) // EVENTS_A_CHUNK} bytes,"
+        " sender and sink on the same cores"
     )
     if markdown:
         for row in (header, ("---",) * len(header), *rows):

@@ -112,7 +112,9 @@ class Sidecar:
         if await self.server.drain(self._settings.shutdown.grace):
             _log.info("drained, everything received was answered")
         else:
-            _log.warning("not drained in time: upstream keeps and sends again what was not acknowledged")
+            _log.warning(
+                "not drained in time: upstream keeps and sends again what was not acknowledged"
+            )
         await self.downstream.close()
         await self.pool.close()
         await self.admin.close()
@@ -134,11 +136,11 @@ async def _run(settings: Settings) -> int:
     try:
         await sidecar.open()
     except FiltersNotLoaded as error:
-        _log.error("the filters cannot be loaded", mistakes=error.mistakes)  # noqa: TRY400
+        _log.error("the filters cannot be loaded", mistakes=error.mistakes)
         await sidecar.close()
         return 2
     except SettingsError as error:
-        _log.error("cannot start", reason=str(error))  # noqa: TRY400
+        _log.error("cannot start", reason=str(error))
         await sidecar.close()
         return 2
     await ended.wait()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Buffer, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ssl import SSLContext
 
@@ -34,7 +35,7 @@ class Limits:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Answers UDP heartbeats: Fluentd sends one zero byte and wants one (out_forward.rb, send_heartbeat)."""
+    """Answers UDP heartbeats: one zero byte for one (out_forward.rb, send_heartbeat)."""
 
     _transport: asyncio.DatagramTransport
 
@@ -69,13 +70,15 @@ class _Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         name = transport.get_extra_info("peername")
-        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix socket")
+        self.peer = (
+            f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix socket")
+        )
         self._server.add(self)
         if greeting := self._receiver.start():
             transport.write(greeting)
             self._due = time.monotonic() + self._server.limits.receive_timeout
 
-    def get_buffer(self, sizehint: int) -> Buffer:  # noqa: ARG002 - asyncio's signature
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return self._receiver.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -122,7 +125,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._reserved = size
         if self._closed is None and not self._stopping:
             self._transport.resume_reading()
-            # Not from within release(): the chunk that gave the room is not done with its own bytes.
+            # Not from within release(): the chunk that gave the room is not done with its own
+            # bytes.
             asyncio.get_running_loop().call_soon(self._advance)
 
     def _start(self, chunk: Chunk) -> None:
@@ -151,7 +155,7 @@ class _Connection(asyncio.BufferedProtocol):
             # Without its acknowledgement upstream keeps the chunk; with the connection closed it
             # need not wait for it.
             self._close("handed back", str(error), tag=chunk.tag)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, upstream must keep the chunk
             _log.exception("chunk failed by a fault of the sidecar", peer=self.peer, tag=chunk.tag)
             self._close("handed back", "an internal error, see the log line before", tag=chunk.tag)
         else:
@@ -192,7 +196,11 @@ class _Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         if self._receiver.eof():
-            self._close("protocol error", "the peer ended in the middle of a message", tag=self._receiver.tag)
+            self._close(
+                "protocol error",
+                "the peer ended in the middle of a message",
+                tag=self._receiver.tag,
+            )
         # Half-closed: the peer may still wait for acknowledgements.
         self._half_closed = bool(self._chunks)
         return self._half_closed
@@ -200,7 +208,11 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closed is None:
             if exc is not None and (self._receiver.pending_bytes or self._reserved):
-                self._note("protocol error", f"the connection broke in the middle of a message: {exc}", self._receiver.tag)
+                self._note(
+                    "protocol error",
+                    f"the connection broke in the middle of a message: {exc}",
+                    self._receiver.tag,
+                )
             else:
                 # Heartbeats open and close a connection each second: not worth a line.
                 self._note("eof", str(exc or "the peer closed the connection"), None, quiet=True)
@@ -225,7 +237,7 @@ class _Connection(asyncio.BufferedProtocol):
 
 
 class Server:
-    """Accepts connections, and hands each chunk to a callable that returns when it may be acknowledged.
+    """Accepts connections; a callable takes each chunk and returns when to acknowledge it.
 
     Args:
         accept: takes a chunk whose bytes are held in the budget, and gives them back.
@@ -253,6 +265,8 @@ class Server:
         self.auth = auth
         self._tls = tls
         self._connections: set[_Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._server: asyncio.Server | None = None
         self._heartbeats: asyncio.BaseTransport | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -263,7 +277,8 @@ class Server:
 
         Args:
             host: the address.
-            port: the TCP port, and the UDP port of heartbeats; 0 is any free one, told by :attr:`port`.
+            port: the TCP port, and the UDP port of heartbeats; 0 is any free one, told by
+            :attr:`port`.
 
         Raises:
             OSError: it is taken, or not this machine's.
@@ -282,7 +297,7 @@ class Server:
         self._sweeper = loop.create_task(self._sweep())
 
     async def drain(self, grace: float) -> bool:
-        """Accept no more, answer what was received, and return whether all of it was within the time.
+        """Accept no more, answer what was received, return whether that was done in time.
 
         Args:
             grace: seconds.
@@ -291,9 +306,9 @@ class Server:
             self._server.close()
         for connection in list(self._connections):
             connection.stop()
-        ends = time.monotonic() + grace
-        while self._connections and time.monotonic() < ends:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
         abandoned = [task for one in list(self._connections) for task in one.abandon()]
         if abandoned:
             await asyncio.wait(abandoned)
@@ -306,11 +321,14 @@ class Server:
     def add(self, connection: _Connection) -> None:
         """Note a connection."""
         self._connections.add(connection)
+        self._empty.clear()
         self.metrics.connections.set(len(self._connections))
 
     def discard(self, connection: _Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
         self.metrics.connections.set(len(self._connections))
 
     async def _sweep(self) -> None:
@@ -319,4 +337,3 @@ class Server:
             now = time.monotonic()
             for connection in list(self._connections):
                 connection.check_time(now)
-

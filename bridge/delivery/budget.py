@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 from prometheus_client import Gauge
 
-# What a chunk costs beside its bytes: a task, its frames, a worker's queue. Without it a flood of messages
-# of one event each would pass a bound on bytes.
+# What a chunk costs beside its bytes: a task, its frames, a worker's queue. Without it a flood of
+# messages of one event each would pass a bound on bytes.
 _OVERHEAD = 8192
 
 
 class Budget:
     """Bytes that chunks and results hold, at most a limit but for what is said at :meth:`take`.
 
-    Each reserve or take is one chunk, or the results of one, and is given back by one release of its size.
+    Each reserve or take is one chunk, or the results of one, and is given back by one release of
+    its size.
 
     Args:
         limit: bytes.
@@ -29,7 +30,7 @@ class Budget:
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
 
     def reserve(self, size: int, granted: Callable[[], None]) -> bool:
-        """Return whether the bytes were reserved at once; if not, ``granted`` is called when they are.
+        """Return whether the bytes were reserved at once; ``granted`` is called later if not.
 
         Args:
             size: bytes, at most the limit.
@@ -42,7 +43,7 @@ class Budget:
         return False
 
     def take(self, size: int) -> None:
-        """Hold bytes that are already there: results, or a message that did not announce its size."""
+        """Hold bytes that are there already: results, or a message of unannounced size."""
         self.held += size + _OVERHEAD
         self._gauge.set(self.held)
 

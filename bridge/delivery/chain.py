@@ -147,8 +147,8 @@ class Chain:
         return parts
 
     def _count_delivered(self, reply: wire.Done) -> None:
-        # All four together and only now, so that at any moment events in are events out, dropped and
-        # dead-lettered, but for what filters made more of.
+        # All four together and only now, so that at any moment events in are events out, dropped
+        # and dead-lettered, but for what filters made more of.
         self._metrics.received_events.inc(reply.received)
         self._metrics.dropped_events.inc(reply.dropped)
         self._metrics.error_events.inc(reply.errors)

@@ -10,9 +10,10 @@ import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 from bridge.errors import BridgeError, ConnectionLost, DeliveryError, NotAcknowledged
-from bridge.forward import Acked, ClientAuth, Ready, Sender, SendBytes, packed_forward
+from bridge.forward import Acked, ClientAuth, Ready, SendBytes, Sender, packed_forward
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
 from bridge.settings import DownstreamSettings
@@ -82,17 +83,20 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._take(self._sender.start())
 
     def data_received(self, data: bytes) -> None:
+        """Asyncio's."""
         try:
             self._take(self._sender.receive(data))
         except BridgeError as error:
             self.abort(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's."""
         self.abort(str(exc) if exc else "it closed the connection")
 
     def _take(self, events: list[SendBytes | Ready | Acked]) -> None:
@@ -135,7 +139,10 @@ class Downstream:
 
     @property
     def lost_since(self) -> str | None:
-        """Why there is no connection, None if there is one or never was: Fluentd starts after its sidecar."""
+        """Why the connection was lost; None if there is one, or never was one yet.
+
+        Fluentd starts after its sidecar.
+        """
         return self.trouble if self._was_connected and not self.connected else None
 
     def open(self) -> None:
@@ -168,9 +175,12 @@ class Downstream:
                     await acknowledged
             except TimeoutError:
                 # Its later acknowledgement could not be told from that of the next attempt.
-                self._abort(connection, NotAcknowledged(
-                    f"it did not acknowledge a chunk within {self._settings.ack_timeout:g} s"
-                ))
+                self._abort(
+                    connection,
+                    NotAcknowledged(
+                        f"it did not acknowledge a chunk within {self._settings.ack_timeout:g} s"
+                    ),
+                )
             except DeliveryError:
                 pass
             else:
@@ -244,9 +254,8 @@ class Downstream:
                 ssl=self._tls,
                 server_hostname=settings.host if self._tls and settings.tls_verify else None,
             )
-            await asyncio.wait(
-                [connection.ready, connection.lost], return_when=asyncio.FIRST_COMPLETED
-            )
+            either: list[asyncio.Future[Any]] = [connection.ready, connection.lost]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if connection.lost.done():
             raise ConnectionLost(connection.lost.result())
 

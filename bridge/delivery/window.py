@@ -46,7 +46,7 @@ class Window:
         return True
 
     def in_flight(self, key: Key) -> asyncio.Future[None] | None:
-        """Return what is done when the same chunk, received before, has been delivered or given up."""
+        """Return what is done when the same chunk, received before, is delivered or given up."""
         return self._in_flight.get(key)
 
     def begin(self, key: Key) -> asyncio.Future[None]:

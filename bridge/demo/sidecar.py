@@ -100,7 +100,7 @@ class Sidecar:
             return False
 
     def metrics(self) -> dict[str, float]:
-        """Return its metrics: the sum over all labels by name, and each sample by name and labels."""
+        """Return its metrics: by name, summed over all labels, and by name and labels."""
         with urllib.request.urlopen(self._url("metrics"), timeout=5) as answer:  # noqa: S310
             text = answer.read().decode()
         values: dict[str, float] = {}
@@ -113,7 +113,7 @@ class Sidecar:
         return values
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the lines of its log since it was last started; others' output as ``{"event": line}``."""
+        """Return its log's lines since it was last started; other output as ``{"event": line}``."""
         lines = []
         for line in self._program.output().splitlines():
             try:

@@ -1,4 +1,4 @@
-"""The pool of workers: a queue of jobs, as many processes as cores, a new process for each that dies."""
+"""The pool of workers: a queue of jobs, a process a core, a new one for each that dies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from bridge.metrics import Metrics
 from bridge.workers import wire
 from bridge.workers.worker import Assignment, Entries, Worker
 
-# Each worker has the next job in its socket while it runs one, so that it never waits for the transport.
+# Each worker has the next job in its socket while it runs one, so that it never waits for the
+# transport.
 _JOBS_A_WORKER = 2
 _RESTART_DELAY = (0.1, 5.0)  # seconds, first and longest, while workers end before they are ready
 
@@ -80,9 +81,7 @@ class Pool:
             FiltersNotLoaded: one could not.
         """
         async with asyncio.TaskGroup() as group:
-            starts = [
-                group.create_task(self._launch(str(index))) for index in range(self._count)
-            ]
+            starts = [group.create_task(self._launch(str(index))) for index in range(self._count)]
         for start in starts:
             if mistakes := start.result():
                 await self.close()
@@ -115,7 +114,8 @@ class Pool:
             first: whether it goes before those that wait.
 
         Raises:
-            WorkerDied: the worker ended while it ran this job. A job that was waiting behind that one
+            WorkerDied: the worker ended while it ran this job. A job that was waiting behind that
+            one
                 is given to another worker.
         """
         assignment = Assignment(job, entries, asyncio.get_running_loop().create_future())
@@ -161,7 +161,9 @@ class Pool:
         except TimeoutError:
             reason = f"the filters were not loaded within {self._start_timeout:g} s"
             worker.kill(reason)
-            return [f"{reason}: make what they do at import shorter, or raise workers.start_timeout"]
+            return [
+                f"{reason}: make what they do at import shorter, or raise workers.start_timeout"
+            ]
         if isinstance(answer, wire.Unloadable):
             return answer.mistakes
         self.filters = answer.filters
@@ -188,7 +190,9 @@ class Pool:
             return
         kind = "deadline" if worker.overran else "killed"
         self._metrics.worker_restarts.labels(kind).inc()
-        _log.error("worker ended, another is started", worker=worker.name, pid=worker.pid, reason=reason)
+        _log.error(
+            "worker ended, another is started", worker=worker.name, pid=worker.pid, reason=reason
+        )
         task = asyncio.get_running_loop().create_task(self._restart(worker))
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
@@ -200,5 +204,3 @@ class Pool:
             self._restart_delay = min(self._restart_delay * 2, _RESTART_DELAY[1])
         for mistake in await self._launch(old.name):
             _log.error("worker cannot load the filters", worker=old.name, reason=mistake)
-
-

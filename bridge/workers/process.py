@@ -1,7 +1,7 @@
 """The worker process: reads jobs, runs them through the pipeline, writes the results.
 
-Blocking and single-threaded by design: it has one job at a time, and the transport process sends the
-next one before this one is done, so that the worker never waits for it.
+Blocking and single-threaded by design: it has one job at a time, and the transport process sends
+the next one before this one is done, so that the worker never waits for it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Channel:
 
 
 class Gatherer:
-    """Runs an ``async def`` filter over many events, with bounded concurrency, in the worker's one loop."""
+    """Runs an ``async def`` filter over many events, with bounded concurrency, in one loop."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -129,7 +129,7 @@ class Worker:
             return 0
         start = wire.decode_start(frame[0])
         self._max_decompressed_bytes = start.max_decompressed_bytes
-        logs.configure(start.log_level, cast("Any", start.log_format))
+        logs.configure(cast("Any", start.log_level), cast("Any", start.log_format))
         gather = Gatherer()
         try:
             registry = loading.load(start.filters, start.parameters)
@@ -229,7 +229,8 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return 0
-    # The transport process decides when workers end: a Ctrl-C in a terminal reaches the whole group.
+    # The transport process decides when workers end: a Ctrl-C in a terminal reaches the whole
+    # group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))

@@ -1,9 +1,11 @@
 """Runs a chunk to its end whatever its events do to the workers.
 
-A chunk whose worker dies is run again, carefully: the worker tells before each event which one comes. The
-second time it is cut, around the event that it had come to, or in halves where it could not tell (a filter
-over all events of a chunk). Pieces go on to be cut until the event that kills workers stands alone, and that
-event goes to the error stream.
+A chunk whose worker dies is run again, carefully: the worker tells before each event which one
+comes. The
+second time it is cut, around the event that it had come to, or in halves where it could not tell
+(a filter
+over all events of a chunk). Pieces go on to be cut until the event that kills workers stands
+alone, and that event goes to the error stream.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class Rescue:
         self._run = run
         self._metrics = metrics
 
-    async def run(self, tag: str, entries: Entries, count: int | None, compressed: str | None) -> list[Answer]:
+    async def run(
+        self, tag: str, entries: Entries, count: int | None, compressed: str | None
+    ) -> list[Answer]:
         """Return the workers' answers, which together cover the chunk in its order.
 
         An answer that is not :class:`wire.Done` stands alone and is about the whole chunk.
@@ -122,7 +126,7 @@ class Rescue:
     def _count(self, died: WorkerDied, tag: str) -> None:
         kind = "deadline" if died.deadline else "worker killed"
         self._metrics.retried_chunks.labels(kind).inc()
-        _log.warning("chunk is run again", tag=tag, reason=died.reason, event=died.index)
+        _log.warning("chunk is run again", tag=tag, reason=died.reason, index=died.index)
 
 
 def _length(piece: wire.Job, total: int) -> int:

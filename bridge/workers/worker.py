@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Buffer, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bridge.errors import BridgeError
@@ -77,7 +77,7 @@ class _Link(asyncio.BufferedProtocol):
         self._target = memoryview(self._prefix)
         self._filled = 0
 
-    def get_buffer(self, sizehint: int) -> Buffer:  # noqa: ARG002 - asyncio's signature
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return self._target[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -170,12 +170,12 @@ class Worker:
         return self._process.pid
 
     async def launch(self) -> None:
-        """Start the process; :attr:`ready` is done when it has loaded the filters, or has failed to."""
+        """Start the process; :attr:`ready` is done when it has loaded the filters or cannot."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with theirs:
-            # spawn, not fork: neither threads nor gRPC survive a fork, and a fresh process loads the
-            # filter files as they are now.
+            # spawn, not fork: neither threads nor gRPC survive a fork, and a fresh process loads
+            # the filter files as they are now.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -184,7 +184,7 @@ class Worker:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
-        ours.setblocking(False)  # noqa: FBT003
+        ours.setblocking(False)
         self._transport, _ = await loop.create_unix_connection(
             lambda: _Link(self._on_frame, self._on_lost), sock=ours
         )
@@ -274,9 +274,7 @@ class Worker:
             self.ready.set_result(wire.Unloadable([f"a worker ended while it loaded: {reason}"]))
         if jobs and not jobs[0].reply.done():
             jobs[0].reply.set_exception(
-                WorkerDied(
-                    reason, index=jobs[0].index, total=jobs[0].total, deadline=self.overran
-                )
+                WorkerDied(reason, index=jobs[0].index, total=jobs[0].total, deadline=self.overran)
             )
         self._on_orphans(jobs[1:])
         self._on_end(self, None if asked else reason)
@@ -291,5 +289,3 @@ def _reason_of(code: int) -> str:
         name = f"signal {-code}"
     hint = ", out of memory perhaps" if -code == signal.SIGKILL else ""
     return f"was killed by {name}{hint}"
-
-
