@@ -3,10 +3,12 @@
 import logging
 import re
 
+import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
+from bridge import instruments
 from bridge.metrics import Metrics
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -160,3 +162,26 @@ def test_a_metric_that_a_reload_changed_begins_again(metrics):
         "2.0",
         "+Inf",
     ]
+
+
+def test_what_a_worker_drains_is_what_is_shown(metrics):
+    seen = instruments.counter("operation_pages_total", "Pages seen.", ["site"])
+    took = instruments.histogram("operation_lookup_seconds", "Lookups.", buckets=(0.1, 1))
+    instruments.drain()  # what other tests left
+    for _ in range(2):
+        seen.inc(2, site="a.example")
+        for seconds in (0.05, 0.1, 0.5, 3):
+            took.observe(seconds)
+        sent = msgspec.msgpack.encode(instruments.drain())
+        metrics.add_instruments(msgspec.msgpack.decode(sent))
+    found = families(metrics)
+    (pages,) = found["operation_pages"].samples
+    assert (pages.labels, pages.value) == ({"site": "a.example"}, 4)
+    values = {(s.name[25:], s.labels.get("le")): s.value for s in found["operation_lookup_seconds"].samples}  # fmt: skip
+    assert values == {
+        ("bucket", "0.1"): 4,
+        ("bucket", "1.0"): 6,
+        ("bucket", "+Inf"): 8,
+        ("sum", None): pytest.approx(7.3),
+        ("count", None): 8,
+    }
