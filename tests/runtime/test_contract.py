@@ -235,7 +235,7 @@ def test_retry_brings_the_chunk_again(rig, tmp_path):
 
 
 def test_a_chunk_is_handed_back_when_patience_ends(rig):
-    running = rig(ECHO, delivery__patience=0.5, downstream__ack_timeout=30)
+    running = rig(ECHO, delivery__patience=1, downstream__ack_timeout=1, workers__deadline=1)
     running.sink.hold()
     answer, port = exchange(
         running.port, message("ad.click", codec.pack_entries([(1, {"id": 1})]), {"chunk": "x"})
@@ -245,7 +245,7 @@ def test_a_chunk_is_handed_back_when_patience_ends(rig):
     assert line["kind"] == "handed back"
     assert line["peer"].endswith(f":{port}")
     assert line["tag"] == "ad.click"
-    assert "could not be delivered within 0.5 s" in line["reason"]
+    assert "could not be delivered within 1 s" in line["reason"]
     assert running.sidecar.metrics()["fluent_bridge_handed_back_chunks_total"] == 1
 
 

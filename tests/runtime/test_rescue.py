@@ -65,7 +65,7 @@ def test_a_segfault_and_a_hang_among_ten_thousand(rig):
     assert "did not return within the deadline of 2 s" in reasons[6789]["message"]
     assert all(error["attempts"] >= 2 for error in reasons.values())
     ends = time.monotonic() + 20
-    while running.sidecar.metrics()["fluent_bridge_workers"] < 2:
+    while running.sidecar.metrics()["fluent_bridge_ready_workers"] < 2:
         assert time.monotonic() < ends, "the workers were not replaced"
         time.sleep(0.1)
     assert running.sidecar.ready()
