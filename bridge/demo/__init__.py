@@ -1,0 +1,1 @@
+"""Kafka and Fluentd started as child processes: for `fluent-bridge demo` and for the tests."""
