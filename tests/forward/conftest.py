@@ -110,7 +110,20 @@ class Server:
 
 @pytest.fixture
 def serve():
-    """Return a function that starts a server."""
+    """Return a function that starts a server for the time of the test."""
+    with _servers() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_server():
+    """Return a function that starts a server for the time of the module."""
+    with _servers() as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _servers():
     with contextlib.ExitStack() as stack:
 
         def start(**options):
@@ -176,7 +189,7 @@ def server_tls(certificates):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fluentd_program():
     program = shutil.which("fluentd")
     if program is None:

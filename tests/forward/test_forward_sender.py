@@ -15,7 +15,9 @@ from bridge.forward import packed_forward
 CLIENT = ClientAuth(shared_key="key", hostname="client", username="ann", password="secret")
 HELO = msgpack.packb(["HELO", {"nonce": b"n" * 16, "auth": b"", "keepalive": True}])
 ACKS = [Acked(b"abc\n"), Acked(b"\xff"), Acked(b"")]
-ACKED = msgpack.packb({"ack": "abc\n"}) + msgpack.packb({"ack": b"\xff", "x": 1}) + b"\x81\xa3ack\xa0"
+ACKED = (
+    msgpack.packb({"ack": "abc\n"}) + msgpack.packb({"ack": b"\xff", "x": 1}) + b"\x81\xa3ack\xa0"
+)
 
 # name, bytes to a sender that is ready, what comes out: events, then the error if there is one
 CASES = [
@@ -31,7 +33,11 @@ CASES = [
     ("key is a map", b"\x81\x80\x01", [ProtocolError, "not the Forward protocol"]),
     ("too deep", b"\x91" * 2000, [ProtocolError, "not the Forward protocol"]),
     ("too wide", b"\xdd\x00\xff\xff\xff" * 1000, [ProtocolError, "not the Forward protocol"]),
-    ("too long", b"\xdb\x00\xff\xff\xff" + bytes(200_000), [ProtocolError, "not the Forward protocol"]),
+    (
+        "too long",
+        b"\xdb\x00\xff\xff\xff" + bytes(200_000),
+        [ProtocolError, "not the Forward protocol"],
+    ),
     ("HELO", HELO, [AuthenticationError, "asks for a shared key: set it"]),
 ]
 
@@ -50,7 +56,9 @@ def drive(pieces):
     return events
 
 
-@pytest.mark.parametrize(("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in CASES])
+@pytest.mark.parametrize(
+    ("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in CASES]
+)
 def test_case(data, expected):
     rng = random.Random(1)
     cuts = sorted(rng.randrange(len(data) + 1) for _ in range(50))
@@ -108,7 +116,11 @@ def test_digests_are_those_of_the_specification():
 @pytest.mark.parametrize(
     ("pong", "error", "text"),
     [
-        (["PONG", False, "shared_key mismatch", "", ""], AuthenticationError, "refused: shared_key"),
+        (
+            ["PONG", False, "shared_key mismatch", "", ""],
+            AuthenticationError,
+            "refused: shared_key",
+        ),
         (["PONG", False, "", "", ""], AuthenticationError, "no reason"),
         (["PONG", True, "", "server", "0" * 128], AuthenticationError, "does not know the key"),
         (["PONG", True, ""], ProtocolError, "no PONG"),

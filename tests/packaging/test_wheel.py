@@ -58,7 +58,7 @@ def test_the_demo_runs_from_it_with_stand_ins(command, tmp_path):
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     assert "stand-in: librdkafka's mock cluster" in done.stdout
-    assert "20000 in = 19562 out + 400 dropped + 38 dead-lettered" in done.stdout
+    assert "20000 in = 19560 out + 400 dropped + 40 dead-lettered" in done.stdout
     assert "a price of -1 is not possible" in done.stdout
     assert "KeyError" in done.stdout
     assert "events/s" in done.stdout
