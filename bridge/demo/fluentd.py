@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bridge.demo.processes import Program, free_port, listening
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PROGRAM = "fluentd"
 
@@ -40,7 +37,8 @@ class Fluentd:
     Args:
         folder: its buffers and its log; what is there from before is taken up again.
         settings: variables of the configuration, see the head of its file. ``BUFFER_DIR`` and
-            ``RETURN_PORT`` are set here where they are missing.
+            ``RETURN_PORT`` are set here where they are missing. What is changed in the attribute
+            of this name holds from the next start.
         conf: the configuration; by default that of road A.
     """
 
@@ -70,10 +68,9 @@ class Fluentd:
         """Whether its supervisor is there."""
         return self._program.running
 
-    @property
-    def log(self) -> Path:
-        """What it has written, over all its starts."""
-        return self._program.log
+    def output(self) -> str:
+        """Return what it has written since it was last started."""
+        return self._program.output()
 
     def start(self, timeout: float = 60.0) -> None:
         """Start it, and return when its worker runs and accepts connections.

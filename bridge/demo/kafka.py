@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -13,33 +14,41 @@ from confluent_kafka.cimpl import NewTopic
 
 from bridge.demo.processes import Program, ProgramError, free_port, listening
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 # Names as in Kafka's own distribution, below bin/.
 SERVER_START = "kafka-server-start.sh"
 STORAGE = "kafka-storage.sh"
 
-_CLUSTER_ID = "fluent-bridge-demo-000"  # 22 characters, as kafka-storage.sh random-uuid writes
-_SERVER_PROPERTIES = """\
-node.id=1
-process.roles=broker,controller
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-log.dirs={data}
-# One broker cannot hold the three replicas that are the default.
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-# The first member of a group need not wait 3 s for others.
-group.initial.rebalance.delay.ms=0
-# A misspelt topic is an error and no new topic.
-auto.create.topics.enable=false
-"""
+CLUSTER_ID = "fluent-bridge-demo-000"  # 22 characters, as kafka-storage.sh random-uuid writes
+
+
+def server_properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
+    """Return the settings of a broker of one node, as they stand in ``server.properties``.
+
+    Args:
+        port: where clients connect, on 127.0.0.1.
+        controller_port: where the node talks to itself.
+        data: the folder of its log segments.
+    """
+    return {
+        "node.id": "1",
+        "process.roles": "broker,controller",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "log.dirs": str(data),
+        # One broker cannot hold the three replicas that are the default.
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "1",
+        # The first member of a group need not wait 3 s for others.
+        "group.initial.rebalance.delay.ms": "0",
+        # A misspelt topic is an error and no new topic.
+        "auto.create.topics.enable": "false",
+    }
 
 
 class KafkaBroker:
@@ -88,14 +97,11 @@ class KafkaBroker:
 
     def _format(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._properties.write_text(
-            _SERVER_PROPERTIES.format(
-                port=self.port, controller_port=free_port(), data=self.folder / "data"
-            )
-        )
+        settings = server_properties(self.port, free_port(), self.folder / "data")
+        self._properties.write_text("".join(f"{key}={settings[key]}\n" for key in settings))
         try:
             subprocess.run(  # noqa: S603 - the command is our own
-                [STORAGE, "format", "-t", _CLUSTER_ID, "-c", str(self._properties)],
+                [STORAGE, "format", "-t", CLUSTER_ID, "-c", str(self._properties)],
                 check=True,
                 capture_output=True,
                 text=True,

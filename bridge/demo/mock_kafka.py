@@ -13,11 +13,13 @@ from confluent_kafka import Producer
 def main() -> None:
     """Run one broker, ``python -m bridge.demo.mock_kafka``, until end of file or a signal."""
     # The given address is replaced by the cluster's, which is said at log level 5.
-    owner = Producer({
-        "bootstrap.servers": "none:0",
-        "test.mock.num.brokers": 1,
-        "log_level": 3,
-    })
+    owner = Producer(
+        {
+            "bootstrap.servers": "none:0",
+            "test.mock.num.brokers": 1,
+            "log_level": 3,
+        }
+    )
     brokers = owner.list_topics(timeout=10).brokers.values()
     print(",".join(f"{broker.host}:{broker.port}" for broker in brokers), flush=True)  # noqa: T201
     sys.stdin.read()

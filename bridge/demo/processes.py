@@ -8,13 +8,10 @@ import signal
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bridge.errors import BridgeError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 _POLL = 0.05
 _TAIL = 30
@@ -48,15 +45,15 @@ class Program:
     Args:
         command: the program and its arguments.
         log: the file that its output is appended to; its folder is made.
-        environment: variables to set beside those of this process.
+        environment: variables to set beside those of this process, as they are at each start.
     """
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+        self, command: Sequence[str], *, log: Path, environment: dict[str, str] | None = None
     ) -> None:
         self.command = list(command)
         self.log = log
-        self.environment = dict(environment or {})
+        self.environment = {} if environment is None else environment
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
 from bridge.errors import BridgeError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
 
 _ANY_PARTITION = -1  # RD_KAFKA_PARTITION_UA: librdkafka chooses
 _READ_AT_ONCE = 5_000
@@ -121,7 +119,7 @@ class TopicReader:
                 "group.id": "fluent-bridge-reader",  # required, though no group is joined
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 50,
-            "log_level": 2,  # a broker that is away is awaited
+                "log_level": 2,  # a broker that is away is awaited
             }
         )
         places = []

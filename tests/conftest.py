@@ -1,0 +1,97 @@
+"""A real Kafka and a real Fluentd for the tests that ask for them.
+
+Programs on the PATH are used; else containers, where an engine answers; else the test is skipped
+with the reason. With BRIDGE_TEST_REQUIRE=fluentd,kafka such a skip is a failure.
+"""
+
+import os
+
+import pytest
+
+from bridge.demo.fluentd import Fluentd
+from bridge.demo.kafka import KafkaBroker
+from bridge.demo.processes import free_port as find_free_port
+
+REQUIRED = {name.strip() for name in os.environ.get("BRIDGE_TEST_REQUIRE", "").split(",")} - {""}
+PROGRAMS = ("fluentd", "kafka")
+
+
+def pytest_configure():
+    if unknown := REQUIRED - set(PROGRAMS):
+        pytest.exit(f"BRIDGE_TEST_REQUIRE names {', '.join(sorted(unknown))}; known: {PROGRAMS}", 4)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for program in PROGRAMS:
+            if program in getattr(item, "fixturenames", ()):
+                item.add_marker(program)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    needed = {mark.name for mark in item.iter_markers()} & REQUIRED
+    if report.skipped and needed and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nBRIDGE_TEST_REQUIRE asks for {', '.join(sorted(needed))}"
+    return report
+
+
+def containers(why_no_program):
+    """Return the module of containers, or skip."""
+    try:
+        import containers
+    except ImportError as error:
+        pytest.skip(f"{why_no_program}, and {error}")
+    if why := containers.missing():
+        pytest.skip(f"{why_no_program}, and {why}")
+    return containers
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """A real Kafka, started; it may be stopped and started, and is to be running in the end."""
+    if why := KafkaBroker.missing():
+        broker = containers(why).ContainerKafka()
+        end = broker.remove
+    else:
+        broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+        end = broker.stop
+    try:
+        broker.start()
+        yield broker
+    finally:
+        end()
+
+
+@pytest.fixture(scope="session")
+def fluentd_class():
+    """What `fluentd` makes."""
+    if why := Fluentd.missing():
+        module = containers(why)
+        module.ContainerFluentd.build()
+        return module.ContainerFluentd
+    return Fluentd
+
+
+@pytest.fixture
+def fluentd(fluentd_class):
+    """A function like the class Fluentd: makes real ones, and ends them when the test is over."""
+    made = []
+
+    def make(folder, settings, *, conf=None):
+        made.append(fluentd_class(folder, settings, conf=conf))
+        return made[-1]
+
+    yield make
+    for process in made:
+        process.kill()
+        getattr(process, "remove", bool)()
+
+
+@pytest.fixture
+def free_port():
+    """A function that returns a port of 127.0.0.1 that nothing listens on."""
+    return find_free_port
