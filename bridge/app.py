@@ -164,7 +164,7 @@ def _start_of(settings: Settings) -> wire.Start:
         parameters=settings.filters.parameters,
         payload=settings.filters.payload,
         payload_key=settings.filters.payload_key,
-        max_decompressed_bytes=settings.workers.max_decompressed_bytes,
+        max_decompressed_bytes=int(settings.workers.max_decompressed_bytes),
         log_level=settings.log.level,
         log_format=settings.log.format,
     )

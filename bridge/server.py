@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ssl import SSLContext
+from typing import cast
 
 from bridge.delivery.budget import Budget
 from bridge.errors import DeliveryError, ProtocolError
@@ -67,8 +68,8 @@ class _Connection(asyncio.BufferedProtocol):
     # Reading
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self.peer = (
             f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix socket")

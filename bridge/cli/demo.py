@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from bridge import logs
 from bridge.demo import run as demo_run
 from bridge.demo.run import Outcome, Parts
 
@@ -33,6 +34,7 @@ def demo(
     play Fluentd's two ends. The sidecar is always the real one.
     """
     console = Console(highlight=False)
+    logs.configure("error", "auto")
     parts = Parts.look()
     _introduce(console, parts)
     if not parts.real and events > demo_run.MOST_EVENTS_ON_MOCK:

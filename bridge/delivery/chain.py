@@ -100,7 +100,9 @@ class Chain:
             self._budget.release(size)
         try:
             replies = [reply for reply, _ in answers if isinstance(reply, wire.Done)]
-            parts = [part for answer in answers for part in self._parts(*answer)]
+            for reply in replies:
+                self._count_run(reply)
+            parts = _parts(answers)
             del answers, chunk
             if len(parts) == 1:
                 await self._downstream.deliver(parts[0])
@@ -131,20 +133,13 @@ class Chain:
                 case _:
                     return answers
 
-    def _parts(self, reply: wire.Reply, body: memoryview) -> list[Part]:
-        assert isinstance(reply, wire.Done)
+    def _count_run(self, reply: wire.Done) -> None:
         for name, seconds, events, dropped, failed in reply.filters:
             self._metrics.filter_seconds.labels(name).observe(seconds)
             self._metrics.filter_events.labels(name).inc(events)
             self._metrics.filter_dropped.labels(name).inc(dropped)
             self._metrics.filter_errors.labels(name).inc(failed)
         self._metrics.add_instruments(reply.instruments)
-        parts = []
-        position = 0
-        for tag, count, length, _ in reply.streams:
-            parts.append(Part(tag, body[position : position + length], count))
-            position += length
-        return parts
 
     def _count_delivered(self, reply: wire.Done) -> None:
         # All four together and only now, so that at any moment events in are events out, dropped
@@ -155,3 +150,26 @@ class Chain:
         for _, count, _, is_error in reply.streams:
             if not is_error:
                 self._metrics.emitted_events.inc(count)
+
+
+def _parts(answers: list[Answer]) -> list[Part]:
+    """Return the results by tag, each tag's in the chunk's order."""
+    streams: dict[str, list[Part]] = {}
+    for reply, body in answers:
+        assert isinstance(reply, wire.Done)
+        position = 0
+        for tag, count, length, _ in reply.streams:
+            part = Part(tag, body[position : position + length], count)
+            streams.setdefault(tag, []).append(part)
+            position += length
+    return [
+        # Several pieces only where events killed workers: elsewhere nothing is copied.
+        pieces[0]
+        if len(pieces) == 1
+        else Part(
+            tag,
+            b"".join(piece.entries for piece in pieces),
+            sum(piece.count for piece in pieces),
+        )
+        for tag, pieces in streams.items()
+    ]

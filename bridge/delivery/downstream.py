@@ -10,7 +10,7 @@ import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from bridge.errors import BridgeError, ConnectionLost, DeliveryError, NotAcknowledged
 from bridge.forward import Acked, ClientAuth, Ready, SendBytes, Sender, packed_forward
@@ -84,8 +84,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
         self._take(self._sender.start())
 
     def data_received(self, data: bytes) -> None:

@@ -149,4 +149,5 @@ def test_workers_die_with_the_sidecar(rig, count):
     while any(os.path.exists(f"/proc/{pid}") for pid in pids):
         assert time.monotonic() < ends, "a worker outlived its sidecar"
         time.sleep(0.05)
+    client.close()
     running.sidecar.kill()
