@@ -3,8 +3,6 @@
 import contextlib
 import datetime as dt
 import ipaddress
-import os
-import shutil
 import socket
 import ssl
 import threading
@@ -187,14 +185,3 @@ def server_tls(certificates):
         return context
 
     return make
-
-
-@pytest.fixture(scope="session")
-def fluentd_program():
-    program = shutil.which("fluentd")
-    if program is None:
-        missing = "there is no fluentd on the PATH"
-        if "fluentd" in os.environ.get("BRIDGE_TEST_REQUIRE", ""):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return program

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 
 from bridge.errors import AuthenticationError, MessageTooLarge, NotAnEvent, ProtocolError
 from bridge.events import EventTime
-from bridge.forward import Announced, Chunk, ClientAuth, Receiver, SendBytes, ServerAuth
-from bridge.forward import ack_message, packed_forward
+from bridge.forward import (
+    Announced,
+    Chunk,
+    ClientAuth,
+    Receiver,
+    SendBytes,
+    ServerAuth,
+    ack_message,
+    packed_forward,
+)
 from bridge.forward.codec import compress, pack_entries
 from bridge.forward.messages import Helo
 

@@ -1,5 +1,6 @@
 """The client's role."""
 
+import contextlib
 import hashlib
 import random
 
@@ -9,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import AuthenticationError, MessageTooLarge, ProtocolError
-from bridge.forward import Acked, ClientAuth, Ready, Receiver, Sender, SendBytes, ServerAuth
-from bridge.forward import packed_forward
+from bridge.forward import (
+    Acked,
+    ClientAuth,
+    Ready,
+    Receiver,
+    SendBytes,
+    Sender,
+    ServerAuth,
+    packed_forward,
+)
 
 CLIENT = ClientAuth(shared_key="key", hostname="client", username="ann", password="secret")
 HELO = msgpack.packb(["HELO", {"nonce": b"n" * 16, "auth": b"", "keepalive": True}])
@@ -32,7 +41,7 @@ CASES = [
     ("0xc1", b"\xc1", [ProtocolError, "not the Forward protocol"]),
     ("key is a map", b"\x81\x80\x01", [ProtocolError, "not the Forward protocol"]),
     ("too deep", b"\x91" * 2000, [ProtocolError, "not the Forward protocol"]),
-    ("too wide", b"\xdd\x00\xff\xff\xff" * 1000, [ProtocolError, "not the Forward protocol"]),
+    ("too wide", b"\xdd\x00\x00\xff\xff" * 1000, [ProtocolError, "not the Forward protocol"]),
     (
         "too long",
         b"\xdb\x00\xff\xff\xff" + bytes(200_000),
@@ -81,10 +90,8 @@ def test_case(data, expected):
 def test_any_bytes(data, auth, helo):
     sender = Sender(CLIENT if auth else None)
     sender.start()
-    try:
+    with contextlib.suppress(ProtocolError):
         sender.receive(HELO * helo + data)
-    except ProtocolError:
-        pass
 
 
 def sha512(*parts):
