@@ -94,6 +94,7 @@ class Chain:
         self._metrics.received_bytes.inc(size)
         try:
             answers = await self._run(chunk)
+            chunk.entries = b""  # the connection holds the chunk until it is acknowledged
             results = sum(len(body) for _, body in answers)
             self._budget.take(results)
         finally:
@@ -103,7 +104,7 @@ class Chain:
             for reply in replies:
                 self._count_run(reply)
             parts = _parts(answers)
-            del answers, chunk
+            del answers
             if len(parts) == 1:
                 await self._downstream.deliver(parts[0])
             elif parts:
@@ -158,7 +159,8 @@ def _parts(answers: list[Answer]) -> list[Part]:
     for reply, body in answers:
         assert isinstance(reply, wire.Done)
         position = 0
-        for tag, count, length, _ in reply.streams:
+        for name, count, length, _ in reply.streams:
+            tag = name.decode("utf-8", "surrogateescape")
             part = Part(tag, body[position : position + length], count)
             streams.setdefault(tag, []).append(part)
             position += length

@@ -17,9 +17,12 @@ _NIL, _FALSE = b"\xc0", b"\xc2"
 _ACK = b"\x81\xa3ack"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """A message with events, complete.
+
+    Whoever is done with its entries may empty them, so that no memory is held until the chunk
+    can be acknowledged.
 
     Attributes:
         tag: the tag; bytes that are not UTF-8 are lone surrogates.

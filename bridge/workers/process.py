@@ -176,7 +176,10 @@ class Worker:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self._channel.send(
             wire.Done(
-                streams=[(s.tag, s.count, len(s.entries), s.error) for s in outcome.streams],
+                streams=[
+                    (s.tag.encode("utf-8", "surrogateescape"), s.count, len(s.entries), s.error)
+                    for s in outcome.streams
+                ],
                 received=outcome.received,
                 dropped=outcome.dropped,
                 errors=outcome.errors,
@@ -191,12 +194,11 @@ class Worker:
 
     def _outcome(self, pipeline: Pipeline, job: wire.Job, body: memoryview) -> Outcome:
         entries: bytes | bytearray | memoryview = body
+        tag = job.tag.decode("utf-8", "surrogateescape")
         if job.compressed:
             entries = codec.decompress(body, job.compressed, self._max_decompressed_bytes)
         if job.verdict:
-            return pipeline.reject(
-                job.tag, entries, job.count, job.start, *job.verdict, job.attempts
-            )
+            return pipeline.reject(tag, entries, job.count, job.start, *job.verdict, job.attempts)
         progress = None
         if job.careful:
             total = codec.count_entries(entries)
@@ -206,7 +208,7 @@ class Worker:
                 self._channel.send(wire.Progress(index, total))
 
         return pipeline.run(
-            job.tag,
+            tag,
             entries,
             job.count,
             start=job.start,

@@ -58,7 +58,7 @@ class Rescue:
         Raises:
             Unrunnable: it ends workers before its events can be counted.
         """
-        job = wire.Job(tag, count, compressed)
+        job = wire.Job(tag.encode("utf-8", "surrogateescape"), count, compressed)
         try:
             return [await self._run(job, entries)]
         except WorkerDied as died:
@@ -87,7 +87,7 @@ class Rescue:
         """Return the pieces to run instead, none where the piece is one event."""
         if died.total is None:
             raise Unrunnable(
-                f"tag {piece.tag}: workers end before the events of this chunk can be counted"
+                f"tag {_tag(piece)}: workers end before the events of this chunk can be counted"
                 f" ({died.reason}); give the workers more memory or send smaller chunks"
             )
         start, stop = piece.start, died.total if piece.stop is None else piece.stop
@@ -112,7 +112,7 @@ class Rescue:
         )
         _log.error(
             "event ends workers, it goes to the error stream",
-            tag=piece.tag,
+            tag=_tag(piece),
             index=piece.start,
             attempts=piece.attempts,
             reason=died.reason,
@@ -121,12 +121,16 @@ class Rescue:
             try:
                 return await self._run(verdict, entries, first=True)
             except WorkerDied as other:  # the filters have not seen the event: it is not to blame
-                self._count(other, piece.tag)
+                self._count(other, _tag(piece))
 
     def _count(self, died: WorkerDied, tag: str) -> None:
         kind = "deadline" if died.deadline else "worker killed"
         self._metrics.retried_chunks.labels(kind).inc()
         _log.warning("chunk is run again", tag=tag, reason=died.reason, index=died.index)
+
+
+def _tag(piece: wire.Job) -> str:
+    return piece.tag.decode("utf-8", "backslashreplace")
 
 
 def _length(piece: wire.Job, total: int) -> int:

@@ -42,7 +42,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True):
     """Entries to run through the filters; the body is the entries.
 
     Attributes:
-        tag: their tag.
+        tag: their tag, which need not be UTF-8.
         count: how many they are said to be; a hint.
         compressed: how they are compressed, if they are.
         start: the first event to run, counted from 0.
@@ -52,7 +52,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True):
         verdict: error class and message: do not run the event, send it to the error stream.
     """
 
-    tag: str
+    tag: bytes
     count: int | None
     compressed: str | None
     start: int = 0
@@ -109,7 +109,7 @@ class Done(msgspec.Struct, array_like=True, tag=True, frozen=True):
         resident_bytes: the worker's memory.
     """
 
-    streams: list[tuple[str, int, int, bool]]
+    streams: list[tuple[bytes, int, int, bool]]
     received: int
     dropped: int
     errors: int
