@@ -1,0 +1,35 @@
+"""Entries, records and times as bytes, and what can be made of the odd ones among them.
+
+Nearly every event is decoded by msgspec in one call a chunk. This package is for the rest: text
+that is not UTF-8, timestamps finer than Python's, keys that Python cannot hash, nesting deeper than
+a C decoder's stack. Such an event must reach the filters as well as it can be decoded, and must
+leave byte for byte as it came where no filter changed it.
+"""
+
+from bridge.decoding.boundaries import array_header, boundaries, entry_of, is_map, skip
+from bridge.decoding.records import (
+    Opaque,
+    decode_odd,
+    decode_plain,
+    encode,
+    encode_odd,
+    may_hold_timestamp,
+)
+from bridge.decoding.times import event_time_of, holds_times, raw_of_time
+
+__all__ = [
+    "Opaque",
+    "array_header",
+    "boundaries",
+    "decode_odd",
+    "decode_plain",
+    "encode",
+    "encode_odd",
+    "entry_of",
+    "event_time_of",
+    "holds_times",
+    "is_map",
+    "may_hold_timestamp",
+    "raw_of_time",
+    "skip",
+]
