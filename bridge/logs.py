@@ -9,7 +9,6 @@ An event's name is a short sentence that never varies; what varies stands beside
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -75,12 +74,13 @@ def _render(_logger: object, _method: str, event: MutableMapping[str, Any]) -> b
     try:
         return _encoder.encode(ordered)
     except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
-        # Tags and reasons come from peers' bytes and may hold surrogates, which msgspec refuses.
-        return json.dumps(_plain(ordered)).encode()
+        # Tags and reasons come from peers' bytes and may hold surrogates, which are not JSON.
+        return _encoder.encode(_plain(ordered))
 
 
 def _plain(event: Mapping[str, Any]) -> dict[str, str]:
-    return {key: each if isinstance(each, str) else repr(each) for key, each in event.items()}
+    texts = {key: each if isinstance(each, str) else repr(each) for key, each in event.items()}
+    return {key: text.encode(errors="backslashreplace").decode() for key, text in texts.items()}
 
 
 class _Stderr:

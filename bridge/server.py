@@ -141,7 +141,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._due = None
         task = asyncio.get_running_loop().create_task(self._finish(chunk))
         self._chunks.add(task)
-        task.add_done_callback(self._chunks.discard)
+        task.add_done_callback(self._answered)
         if budget.held > budget.limit:  # it did not announce itself: the next one waits
             self._reserve(0)
 
@@ -163,11 +163,15 @@ class _Connection(asyncio.BufferedProtocol):
             if chunk.ack is not None and self._closed is None:
                 # One write an ack: Fluentd wants it whole in one read (ack_handler.rb:115).
                 self._transport.write(ack_message(chunk.ack))
-        if len(self._chunks) <= 1:
-            if self._stopping:
-                self._close("drain", "the sidecar ends")
-            elif self._half_closed:
-                self._transport.close()
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._chunks.discard(task)
+        if self._chunks:
+            return
+        if self._stopping:
+            self._close("drain", "the sidecar ends")
+        elif self._half_closed:
+            self._transport.close()
 
     # Ending
 

@@ -12,7 +12,7 @@ import pytest
 from bridge.forward import Client, codec
 
 MESSAGES = int(os.environ.get("BRIDGE_TEST_HOSTILE_MESSAGES", "1000000"))
-PER_CONNECTION = 25
+PER_CONNECTION = 6
 MIB = 1 << 20
 
 FILTERS = """
