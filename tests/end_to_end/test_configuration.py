@@ -1,5 +1,6 @@
 """The complete configurations of fluent-conf, run by a real Fluentd between real topics."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from confluent_kafka import Producer
 
 from bridge.demo.fluentd import PROGRAM, Fluentd, configuration
 from bridge.demo.topics import consume_until
@@ -112,12 +114,30 @@ def test_dead_letters_keep_what_json_cannot_hold(pipeline):
     assert letter["record"] == record["record"]
 
 
-@pytest.mark.parametrize("field", ["partition", "topic", "message_key", "partition_key"])
-def test_a_field_that_kafka2_knows_is_data_like_any_other(pipeline, field):
+def test_a_field_that_kafka2_knows_is_data_like_any_other(pipeline):
+    fields = ['"partition": "x"', '"topic": "x"', '"message_key": 5', '"partition_key": 5']
     flow = pipeline()
-    flow.produce([b'{"id": 1, "%s": "x"}' % field.encode(), b'{"id": 2}'])
+    flow.produce(
+        b'{"id": %d, %s}' % (number, field.encode()) for number, field in enumerate(fields)
+    )
     flow.start()
-    assert flow.ids(2, timeout=30) == {1: 1, 2: 1}
+    assert flow.ids(len(fields), timeout=30) == dict.fromkeys(range(len(fields)), 1)
+
+
+def test_the_key_goes_through_with_the_event(pipeline):
+    flow = pipeline(KAFKA_KEY_FIELD="key")
+    producer = Producer({"bootstrap.servers": flow.kafka.bootstrap})
+    for number in range(20):
+        producer.produce(flow.input, b'{"id": %d}' % number, key=f"k{number % 3}")
+    producer.flush(10)
+    flow.start()
+    messages = consume_until(flow.kafka.bootstrap, [flow.output], lambda found: len(found) >= 20)
+    records = [(message.key, json.loads(message.value)) for message in messages]
+    assert sorted(records, key=lambda pair: pair[1]["id"]) == [
+        (b"k%d" % (number % 3), {"id": number}) for number in range(20)
+    ]
+    for key in {message.key for message in messages}:
+        assert len({message.partition for message in messages if message.key == key}) == 1
 
 
 def test_a_sidecar_that_comes_back_is_used_within_seconds(pipeline):
