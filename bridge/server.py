@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from bridge.logs import get_logger
 from bridge.metrics import Metrics
 
 Accept = Callable[[Chunk], Awaitable[None]]
+_LINGER = struct.Struct("ii")
+_RESET = _LINGER.pack(1, 0)  # close() resets the connection
+_END = _LINGER.pack(0, 0)  # close() sends what is written, then an end of file
 _SWEEP = 1.0  # seconds between looks for messages that take too long
 
 _log = get_logger(__name__)
@@ -75,6 +80,11 @@ class _Connection(asyncio.BufferedProtocol):
             f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix socket")
         )
         self._server.add(self)
+        # Unless it is ended in good order, the peer gets a reset, also on a SIGKILL of this process.
+        # On Ruby 3.3 or newer Fluentd does not understand an end of file in place of an ack (nil,
+        # where ack_handler.rb:131 expects a string) and waits out ack_response_timeout; after a
+        # reset it sends the chunk again at once (ack_handler.rb:115).
+        self._set_linger(_RESET)
         if greeting := self._receiver.start():
             transport.write(greeting)
             self._due = time.monotonic() + self._server.limits.receive_timeout
@@ -171,6 +181,7 @@ class _Connection(asyncio.BufferedProtocol):
         if self._stopping:
             self._close("drain", "the sidecar ends")
         elif self._half_closed:
+            self._set_linger(_END)
             self._transport.close()
 
     # Ending
@@ -208,6 +219,8 @@ class _Connection(asyncio.BufferedProtocol):
             )
         # Half-closed: the peer may still wait for acknowledgements.
         self._half_closed = bool(self._chunks)
+        if not self._half_closed:
+            self._set_linger(_END)
         return self._half_closed
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -231,7 +244,16 @@ class _Connection(asyncio.BufferedProtocol):
     def _close(self, kind: str, reason: str, *, tag: str | None = None) -> None:
         if self._closed is None:
             self._note(kind, reason, tag, quiet=kind == "drain")
+            answered = kind != "handed back" and not (kind == "drain" and self._chunks)
+            if answered:
+                self._set_linger(_END)
             self._transport.close()
+
+    def _set_linger(self, linger: bytes) -> None:
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):  # the peer may be gone
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def _note(self, kind: str, reason: str, tag: str | None, *, quiet: bool = False) -> None:
         self._closed = kind

@@ -10,7 +10,6 @@ import msgpack
 import msgspec
 import pytest
 
-from bridge.demo.fluentd import Fluentd
 from bridge.demo.kafka import create_topic
 from bridge.demo.sidecar import Sidecar
 from bridge.demo.topics import TopicReader, produce
@@ -47,10 +46,10 @@ def is_rejected(number):
 class Replica:
     """What a pod is: a Fluentd and its sidecar."""
 
-    def __init__(self, name, folder, filters, kafka, topics):
+    def __init__(self, name, folder, filters, fluentd, kafka, topics):
         self.name = name
         sidecar_folder = folder / f"sidecar-{name}"
-        self.fluentd = Fluentd(
+        self.fluentd = fluentd(
             folder / f"fluentd-{name}",
             {
                 "KAFKA_BROKERS": kafka.bootstrap,
@@ -67,7 +66,6 @@ class Replica:
             {"downstream.port": self.fluentd.return_port, "workers.count": 1},
         )
         self.fluentd.settings["SIDECAR_PORT"] = str(self.sidecar.port)
-        self.fluentd._program.environment["SIDECAR_PORT"] = str(self.sidecar.port)
 
     def start(self):
         self.sidecar.start()
@@ -122,7 +120,7 @@ class Tally:
 
 
 @pytest.fixture
-def pipeline(kafka, fluentd, tmp_path):
+def road(kafka, fluentd, tmp_path):
     """Return a function: run a fault while events flow → the tally."""
     filters = tmp_path / "filters"
     filters.mkdir()
@@ -131,7 +129,7 @@ def pipeline(kafka, fluentd, tmp_path):
     topics = {kind: f"ad-{name}-{kind}-{random.randrange(10**9)}" for kind in ("in", "out", "dead")}
     for topic in topics.values():
         create_topic(kafka.bootstrap, topic, PARTITIONS)
-    replicas = [Replica(str(i), tmp_path, filters, kafka, topics) for i in range(2)]
+    replicas = [Replica(str(i), tmp_path, filters, fluentd, kafka, topics) for i in range(2)]
 
     def run(fault, timeout):
         produce(
@@ -236,8 +234,8 @@ def restart_everything_in_turn(replicas, _kafka):
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_every_id_comes_out(pipeline, fault, duplicates_allowed):
-    tally = pipeline(fault, timeout=300)
+def test_every_id_comes_out(road, fault, duplicates_allowed):
+    tally = road(fault, timeout=300)
     assert tally.missing() == []
     assert tally.misplaced() == []
     if not duplicates_allowed:

@@ -237,16 +237,33 @@ def test_retry_brings_the_chunk_again(rig, tmp_path):
 def test_a_chunk_is_handed_back_when_patience_ends(rig):
     running = rig(ECHO, delivery__patience=1, downstream__ack_timeout=1, workers__deadline=1)
     running.sink.hold()
-    answer, port = exchange(
-        running.port, message("ad.click", codec.pack_entries([(1, {"id": 1})]), {"chunk": "x"})
-    )
-    assert answer == b""  # closed without an ack
+    # A reset and not an end of file: Fluentd on Ruby 3.3 waits for ack_response_timeout after the latter.
+    with socket.create_connection(("127.0.0.1", running.port)) as connection:
+        connection.settimeout(10)
+        port = connection.getsockname()[1]
+        connection.sendall(
+            message("ad.click", codec.pack_entries([(1, {"id": 1})]), {"chunk": "x"})
+        )
+        with pytest.raises(ConnectionResetError):
+            connection.recv(512)
     (line,) = running.log("connection closed", timeout=5)
     assert line["kind"] == "handed back"
     assert line["peer"].endswith(f":{port}")
     assert line["tag"] == "ad.click"
     assert "could not be delivered within 1 s" in line["reason"]
     assert running.sidecar.metrics()["fluent_bridge_handed_back_chunks_total"] == 1
+
+
+def test_a_killed_sidecar_resets_its_connections(rig):
+    running = rig(ECHO)
+    running.sink.hold()
+    with socket.create_connection(("127.0.0.1", running.port)) as connection:
+        connection.settimeout(10)
+        connection.sendall(message("ad.click", codec.pack_entries([(1, {})]), {"chunk": "x"}))
+        time.sleep(0.3)
+        running.sidecar.kill()
+        with pytest.raises(ConnectionResetError):
+            connection.recv(512)
 
 
 def test_downstream_comes_back(tmp_path):
