@@ -87,14 +87,14 @@ def _introduce(console: Console, parts: Parts) -> None:
 
 def _show(console: Console, outcome: Outcome) -> None:
     for before, after in outcome.samples:
-        console.print(Text("before  ", "dim") + Text(_line(before)))
-        console.print(Text("after   ", "green") + Text(_line(after)))
+        console.print(Text("before  ", "dim") + Text(_line(before)), soft_wrap=True)
+        console.print(Text("after   ", "green") + Text(_line(after)), soft_wrap=True)
         console.print()
     for letter in outcome.letters:
         error = letter["error"]
         reason = f"{error['filter']}: {error['class']}: {error['message']}"
-        console.print(Text("dead    ", "red") + Text(_line(letter["record"])))
-        console.print(Text("reason  ", "red") + Text(reason))
+        console.print(Text("dead    ", "red") + Text(_line(letter["record"])), soft_wrap=True)
+        console.print(Text("reason  ", "red") + Text(reason), soft_wrap=True)
         console.print()
     sign = "=" if outcome.complete else "is NOT"
     console.print(
@@ -102,8 +102,9 @@ def _show(console: Console, outcome: Outcome) -> None:
         f" + {outcome.dead} dead-lettered"
     )
     console.print(
-        f"{outcome.sent / outcome.seconds:,.0f} events/s, all parts on this machine,"
-        " Kafka to Kafka (make bench measures the sidecar alone)"
+        f"{outcome.rate:,.0f} events/s, all parts on this machine,"
+        " Kafka to Kafka (make bench measures the sidecar alone)",
+        soft_wrap=True,
     )
 
 

@@ -115,7 +115,9 @@ class Sidecar:
     def log(self) -> list[dict[str, Any]]:
         """Return its log's lines since it was last started; other output as ``{"event": line}``."""
         lines = []
-        for line in self._program.output().split("\n")[:-1]:  # not at the line separators of Unicode
+        for line in self._program.output().split("\n")[
+            :-1
+        ]:  # not at the line separators of Unicode
             try:
                 lines.append(msgspec.json.decode(line, type=dict[str, Any]))
             except msgspec.DecodeError:
