@@ -26,7 +26,8 @@ _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 class RecordPayload:
     """The filters see the record."""
 
-    _OPAQUE = (bytes, bytearray, memoryview, Ext, Opaque, Raw, msgpack.Timestamp)
+    _BINARY = (bytes, bytearray, memoryview)
+    _OPAQUE = (*_BINARY, Ext, Opaque, Raw, msgpack.Timestamp)
 
     def __init__(self) -> None:
         self._views: dict[Any, Callable[[Raw], Any]] = {}
@@ -51,7 +52,7 @@ class RecordPayload:
         """Return a view of an item, decoded or not."""
         time, record = item
         if type(record) is not Raw:
-            return _convert(record, view, self._OPAQUE, str_keys=False)
+            return _convert(record, view, self._BINARY, str_keys=False)
         decoder = self._views.get(view)
         if decoder is None:
             decoder = self._views[view] = msgspec.msgpack.Decoder(view).decode
@@ -59,7 +60,7 @@ class RecordPayload:
             return decoder(record)
         except _UNDECODABLE:
             chunk.require_map(time, record)
-            return _convert(decode_odd(bytes(record)), view, self._OPAQUE, str_keys=False)
+            return _convert(decode_odd(bytes(record)), view, self._BINARY, str_keys=False)
 
     def views(self, chunk: Chunk, items: list[Item], view: Any) -> list[Any] | None:
         """Return views of a whole chunk in one call, None if that cannot be."""
@@ -172,9 +173,10 @@ class JsonPayload:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             reason = error
             # The standard library takes what msgspec does not: halves of surrogate pairs, as a text
-            # that was cut in the middle of an emoji has, and deeper nesting.
+            # has that was cut in the middle of an emoji.
             try:
-                document = json.loads(text, parse_constant=_refuse_constant)
+                unicode = text if isinstance(text, str) else text.decode()
+                document = json.loads(unicode, parse_constant=_refuse_constant)
                 if isinstance(document, dict):
                     return document
             except (ValueError, RecursionError):
@@ -192,15 +194,15 @@ def _refuse_constant(name: str) -> None:
     raise NotJson(f"{name} is no JSON")
 
 
-def _convert(record: dict[Any, Any], view: Any, opaque: tuple[type, ...], *, str_keys: bool) -> Any:
+def _convert(record: dict[Any, Any], view: Any, binary: tuple[type, ...], *, str_keys: bool) -> Any:
     try:
-        return msgspec.convert(record, view, builtin_types=opaque, str_keys=str_keys)
+        return msgspec.convert(record, view, builtin_types=binary, str_keys=str_keys)
     except (msgspec.ValidationError, UnicodeError):
         # msgspec wants all keys to be text, also those of fields that are not looked at.
         named = {key: value for key, value in record.items() if _is_text(key)}
         if len(named) == len(record):
             raise
-        return msgspec.convert(named, view, builtin_types=opaque, str_keys=str_keys)
+        return msgspec.convert(named, view, builtin_types=binary, str_keys=str_keys)
 
 
 def _is_text(key: Any) -> bool:

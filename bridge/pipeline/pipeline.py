@@ -246,6 +246,9 @@ class Pipeline:
                 if stage.index >= place:
                     items = stage.run(run, tag, items)
             outputs.setdefault(tag, []).extend(items)
+        for items in outputs.values():
+            # As they came, whatever way each took: whoever reads one tag relies on its order.
+            items.sort(key=lambda item: run.chunk.index(item[0]))
 
 
 def _stream(tag: str, entries: Entries, count: int) -> list[Stream]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import marshal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import repeat
 from time import perf_counter
@@ -11,14 +12,12 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from msgspec import Raw
 
-from bridge.decoding import encode, event_time_of
+from bridge.decoding import event_time_of
 from bridge.events import Event
 from bridge.filters import Filter
 from bridge.pipeline.chunk import Item
 from bridge.pipeline.results import NOT_ONE_EVENT, Results
 from bridge.pipeline.run import Run
-
-_decode_records = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 class Gather(Protocol):
@@ -226,14 +225,22 @@ def _take_all(calls: _Calls, returned: Iterable[Any], results: Results) -> None:
             results.take(item, argument, result, time)
 
 
+def _copy(record: Any) -> Any:
+    try:
+        return copy.deepcopy(record)
+    except Exception:  # noqa: BLE001 - a filter put in what cannot be copied; it fails later
+        return record
+
+
 def _snapshot(items: list[Item]) -> Callable[[], Iterable[Item]]:
     """Return what returns the items as they are now."""
     try:
-        encoded = encode([None if type(record) is Raw else record for _, record in items])
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        copied = copy.deepcopy(items)
+        # The fastest exact copy there is, of built-in types only.
+        dumped = marshal.dumps([None if type(record) is Raw else record for _, record in items])
+    except ValueError:
+        copied = [(time, _copy(record)) for time, record in items]
         return lambda: copied
     return lambda: [
         item if record is None else (item[0], record)
-        for item, record in zip(items, _decode_records(encoded), strict=True)
+        for item, record in zip(items, marshal.loads(dumped), strict=True)  # noqa: S302 - ours
     ]

@@ -99,3 +99,11 @@ def run(build):
         return Result(pipeline.run(tag, entries, count, **options))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def built(request, tmp_path_factory):
+    """A pipeline of a module's own FILTERS."""
+    folder = tmp_path_factory.mktemp("filters")
+    (folder / "10_filters.py").write_text(HEAD + request.module.FILTERS)
+    return Pipeline(load(folder), gather=Gatherer())

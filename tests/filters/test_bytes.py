@@ -102,6 +102,7 @@ ODD = {
     + b"\xa1\xff\xd6\xff\0\0\0\x01" + b"\xa1b\xd4\x05\x01" + b"\x05\xcf" + b"\xff" * 8,
 }  # fmt: skip
 
+
 @pytest.fixture
 def pipeline(build):
     return build(FILTERS)
@@ -133,7 +134,9 @@ def test_other_fields_are_unharmed(pipeline, name):
     )
     if name in {"timestamp as ext 8", "timestamp as ext 16", "timestamp as ext 32"}:
         # The same values in their shortest forms.
-        expected = expected.replace(b"\xc7\x04\xff", b"\xd6\xff").replace(b"\xc9\0\0\0\x04\xff", b"\xd6\xff")
+        expected = expected.replace(b"\xc7\x04\xff", b"\xd6\xff").replace(
+            b"\xc9\0\0\0\x04\xff", b"\xd6\xff"
+        )
         expected = expected.replace(b"\xc8\x00\x08\xff", b"\xd7\xff")
     (stream,) = pipeline.run("adds", entry({"n": 1, "text": "ä"}) + entry(odd), 2).streams
     assert bytes(stream.entries) == expected
@@ -166,7 +169,13 @@ def test_filters_see_what_can_be_seen(run):
         """,
         b"".join(
             entry(ODD[name])
-            for name in ("not UTF-8", "timestamp 64", "unknown ext", "nested 5,000 deep", "key is a map")
+            for name in (
+                "not UTF-8",
+                "timestamp 64",
+                "unknown ext",
+                "nested 5,000 deep",
+                "key is a map",
+            )
         ),
     )
     assert result.records() == [
@@ -195,7 +204,13 @@ def test_odd_values_can_be_moved(build):
 
 
 def test_times_come_out_as_they_came(pipeline):
-    times = [b"\xd7\x00" + bytes(8), b"\xc7\x08\x00" + bytes(8), b"\x05", b"\xce\0\0\0\x05", b"\xcb" + F64(1.5)]
+    times = [
+        b"\xd7\x00" + bytes(8),
+        b"\xc7\x08\x00" + bytes(8),
+        b"\x05",
+        b"\xce\0\0\0\x05",
+        b"\xcb" + F64(1.5),
+    ]
     for record in (b"\x81" + N, ODD["not UTF-8"]):
         entries = b"".join(b"\x92" + time + record for time in times)
         for tag in UNCHANGED:
@@ -226,7 +241,9 @@ def test_a_dead_letter_holds_the_record_as_it_came(build, name):
 
 
 def test_a_tag_that_is_not_utf_8(build):
-    pipeline = build("@bridge.filter('**')\ndef f(e: bridge.Event): return [e, {}] if e.record else 1 / 0\n")
+    pipeline = build(
+        "@bridge.filter('**')\ndef f(e: bridge.Event): return [e, {}] if e.record else 1 / 0\n"
+    )
     tag = "a\udcff"
     outcome = pipeline.run(tag, entry({"n": 1}) + entry({}), 2)
     assert [(s.tag, s.count) for s in outcome.streams] == [(tag, 2), (f"error.{tag}", 1)]

@@ -223,14 +223,29 @@ REFUSED = {
     ),
     "empty name": ('@bridge.filter("a", name="")\ndef f(r): ...', {}, 3, ["is not a name"]),
     "no parameter": ('@bridge.filter("a")\ndef f(): ...', {}, 3, ["takes ()", "(record)"]),
-    "two": ('@bridge.filter("a")\ndef f(r, s): ...', {}, 3, ["takes (r, s)", "class with __init__"]),
+    "two": (
+        '@bridge.filter("a")\ndef f(r, s): ...',
+        {},
+        3,
+        ["takes (r, s)", "class with __init__"],
+    ),
     "keyword only": ('@bridge.filter("a")\ndef f(*, r): ...', {}, 3, ["takes (r)", "(record)"]),
     "int": ('@bridge.filter("a")\ndef f(r: int): ...', {}, 3, ["'r' is annotated int", "dict"]),
-    "union": ('@bridge.filter("a")\ndef f(r: dict | None): ...', {}, 3, ["dict | None", "bridge.Event"]),
+    "union": (
+        '@bridge.filter("a")\ndef f(r: dict | None): ...',
+        {},
+        3,
+        ["dict | None", "bridge.Event"],
+    ),
     "list": ('@bridge.filter("a")\ndef f(r: list[dict]): ...', {}, 3, ["@bridge.batch gives all"]),
     "batch of one": ('@bridge.batch("a")\ndef f(r: dict): ...', {}, 3, ["annotate it list[dict]"]),
     "batch of int": ('@bridge.batch("a")\ndef f(r: list[int]): ...', {}, 3, ["annotated int"]),
-    "batch generator": ('@bridge.batch("a")\ndef f(r): yield 1', {}, 3, ["one result an event, returned"]),
+    "batch generator": (
+        '@bridge.batch("a")\ndef f(r): yield 1',
+        {},
+        3,
+        ["one result an event, returned"],
+    ),
     "unresolved": (
         '@bridge.filter("a")\ndef f(r: "Missing"): ...',
         {},
@@ -261,7 +276,12 @@ REFUSED = {
         5,
         ["remove array_like"],
     ),
-    "class without __call__": ('@bridge.filter("a")\nclass f: ...', {}, 3, ["__call__(self, record)"]),
+    "class without __call__": (
+        '@bridge.filter("a")\nclass f: ...',
+        {},
+        3,
+        ["__call__(self, record)"],
+    ),
     "__call__ of two": (
         '@bridge.filter("a")\nclass f:\n    def __call__(self, a, b): ...',
         {},
@@ -305,8 +325,10 @@ REFUSED = {
         ["takes nothing"],
     ),
     "__init__ raises": (
-        '@bridge.filter("a")\nclass f:\n    def __init__(self):\n        open("/no/such/file")\n'
-        "    def __call__(self, r): ...",
+        (
+            '@bridge.filter("a")\nclass f:\n    def __init__(self):\n        open("/no/such/file")\n'
+            "    def __call__(self, r): ..."
+        ),
         {},
         6,
         ["f: its __init__ raised FileNotFoundError", "/no/such/file"],
@@ -372,7 +394,9 @@ def test_a_link_to_nothing(tmp_path):
 
 
 def test_all_mistakes_of_all_files_at_once(tmp_path):
-    write(tmp_path, "a.py", "@bridge.filter\ndef f(r): ...\n@bridge.filter('a')\ndef g(r: int): ...\n")
+    write(
+        tmp_path, "a.py", "@bridge.filter\ndef f(r): ...\n@bridge.filter('a')\ndef g(r: int): ...\n"
+    )
     write(tmp_path, "b.py", "import no_such_module\n")
     write(tmp_path, "c.py", "if\n")
     found = [(one.file.name, one.line) for one in mistakes(tmp_path, {"unknown": {}})]

@@ -45,7 +45,7 @@ def f_several(record): return [{**record, "k": k} for k in range(2)]
 def f_batch(records): return [{"n": len(records)} for _ in records]
 @bridge.filter("asynchronous")
 async def f_async(record): return record
-@bridge.filter("view then dict")
+@bridge.filter("then")
 def f_0(view: View): return True
 @bridge.filter("then")
 def f_1(record):
@@ -89,7 +89,12 @@ def records(outcome, tag):
 @pytest.mark.parametrize("kind", [str, bytes])
 def test_the_result_is_put_back(go, tag, to, made, kind):
     text = '{"n": 1}'
-    envelope = {"topic": "ads", "message": text if kind is str else text.encode(), "key": b"\xff", 7: None}
+    envelope = {
+        "topic": "ads",
+        "message": text if kind is str else text.encode(),
+        "key": b"\xff",
+        7: None,
+    }
     out = records(go(tag, envelope), to)
     assert [{**one, "message": None} for one in out] == [{**envelope, "message": None}] * len(made)
     assert [list(one) for one in out] == [list(envelope)] * len(made)
@@ -100,7 +105,9 @@ def test_the_result_is_put_back(go, tag, to, made, kind):
 @pytest.mark.parametrize("tag", ["predicate", "view"])
 @pytest.mark.parametrize("others", [[], [{"message": '{"n":2}'}]])
 def test_predicates_keep_the_bytes(go, tag, others):
-    odd = b"\x83\xa1x\xca\x3f\xc0\0\0\xa7message\xda\x00\x0a{ \"n\":1.}\xa1y\xa1\xff".replace(b"1.}", b"1 }")
+    odd = b'\x83\xa1x\xca\x3f\xc0\0\0\xa7message\xda\x00\x09{ "n":1.}\xa1y\xa1\xff'.replace(
+        b"1.}", b"1 }"
+    )
     outcome = go(tag, odd, *others)
     (stream,) = outcome.streams
     assert bytes(stream.entries) == entry(odd)
@@ -119,11 +126,11 @@ def test_new_times(go):
         ({"message": None}, "holds a NoneType"),
         ({"message": {"n": 1}}, "holds a dict"),
         ({"message": "[1]"}, "Expected `object`, got `array`"),
-        ({"message": "n=1"}, "malformed"),
+        ({"message": "n=1"}, "holds no JSON object"),
         ({"message": ""}, "truncated"),
         ({"message": '{"n": NaN}'}, "malformed"),
         ({"message": b'{"n": "\xff"}'}, "utf-8"),
-        ({"message": b'\xef\xbb\xbf{"n": 1}'}, "malformed"),
+        ({"message": '\ufeff{"n": 1}'}, "malformed"),
     ],
 )
 @pytest.mark.parametrize("tag", ["dict", "view", "event", "batch"])
@@ -143,7 +150,9 @@ def test_nothing_is_parsed_where_nothing_matches(go):
     assert [(s.tag, s.count) for s in outcome.streams] == [("nothing", 2)]
 
 
-@pytest.mark.parametrize("text", [r'{"a":"\ud83d"}', '{"a":' + "[" * 990 + "]" * 990 + "}", '{"a":' + "9" * 40 + "}"])
+@pytest.mark.parametrize(
+    "text", [r'{"a":"\ud83d"}', '{"a":' + "[" * 400 + "]" * 400 + "}", '{"a":' + "9" * 40 + "}"]
+)
 def test_json_that_msgspec_does_not_take(go, text):
     outcome = go("identity", {"message": text})
     (record,) = records(outcome, "identity")
@@ -163,6 +172,8 @@ def test_failures_have_the_whole_record(go):
 
 
 def test_another_field(build):
-    pipeline = build("@bridge.filter('t')\ndef f(r): return {'was': r}\n", payload="json", payload_key="doc")
+    pipeline = build(
+        "@bridge.filter('t')\ndef f(r): return {'was': r}\n", payload="json", payload_key="doc"
+    )
     (stream,) = pipeline.run("t", entry({"doc": "{}", "message": "x"}), 1).streams
     assert unpack(stream.entries)[0][1] == {"doc": '{"was":{}}', "message": "x"}

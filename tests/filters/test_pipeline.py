@@ -33,7 +33,7 @@ def pipeline(build):
 
 
 @pytest.mark.parametrize("tag", TAGS)
-@pytest.mark.parametrize("events", [0, 1, 15, 16, 255, 256, 257, 1000, 70_000])
+@pytest.mark.parametrize("events", [0, 1, 15, 16, 255, 256, 257, 1000])
 def test_any_number_of_events_whatever_the_hint(pipeline, tag, events):
     entries = pack([{"n": 1}]) * events
     for count in [events, None, 0, events + 1, 2**40, -1]:
@@ -42,13 +42,19 @@ def test_any_number_of_events_whatever_the_hint(pipeline, tag, events):
             assert b"".join(s.entries for s in outcome.streams) == entries
             assert outcome.received == sum(s.count for s in outcome.streams) == events
             assert len(outcome.streams) == bool(events)
-            if events > 1000:
-                break
+
+
+def test_more_events_than_16_bits_count(pipeline):
+    entries = pack([{"n": 1}]) * 70_000
+    for tag in TAGS:
+        (stream,) = pipeline.run(tag, entries, 70_000).streams
+        assert (bytes(stream.entries) == entries, stream.count) == (True, 70_000)
 
 
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize(
-    ("start", "stop"), [(0, None), (0, 0), (0, 3), (3, 5), (599, 600), (2, None), (598, 10_000), (900, None)]
+    ("start", "stop"),
+    [(0, None), (0, 0), (0, 3), (3, 5), (599, 600), (2, None), (598, 10_000), (900, None)],
 )
 def test_ranges(pipeline, tag, start, stop):
     entries = [entry({"n": n}) for n in range(600)]
@@ -99,7 +105,9 @@ def test_what_is_no_event_is_named_with_its_place(pipeline, tag, case):
 
 
 def test_a_view_may_not_hide_what_is_no_event(build):
-    pipeline = build("class V(msgspec.Struct): n: int\n@bridge.filter('t')\ndef f(v: V): return True\n")
+    pipeline = build(
+        "class V(msgspec.Struct): n: int\n@bridge.filter('t')\ndef f(v: V): return True\n"
+    )
     for bad in (b"\x92\x05\xa1a", b"\x92\x05\x91\x01"):
         with pytest.raises(NotAnEvent):
             pipeline.run("t", GOOD + bad, 2)
@@ -172,7 +180,12 @@ def test_a_dead_letter(run):
     (letter,) = result.letters
     where = letter["error"].pop("traceback")
     assert letter == {
-        "error": {"class": "KeyError", "message": "'missing'", "filter": "second one", "attempts": 3},
+        "error": {
+            "class": "KeyError",
+            "message": "'missing'",
+            "filter": "second one",
+            "attempts": 3,
+        },
         "tag": "t",
         "time": "2023-11-14T22:13:20.123456789Z",
         "record": {"n": 1},
@@ -180,7 +193,7 @@ def test_a_dead_letter(run):
     lines = where.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1].endswith('10_filters.py", line 17, in second')
-    assert lines[3].endswith("in helper")
+    assert any(line.endswith("line 13, in helper") for line in lines)
     assert lines[-1] == "KeyError: 'missing'"
 
 
@@ -243,7 +256,9 @@ def test_reject_sends_one_event_to_the_error_stream(pipeline):
     assert (stream.tag, stream.count, stream.error) == ("error.dict", 1, True)
     assert deep[11:] in bytes(stream.entries)
     assert (outcome.received, outcome.errors) == (1, 1)
-    ((_, letter),) = unpack(pipeline.reject("dict", entries, None, 2, "C", "m", 4).streams[0].entries)
+    ((_, letter),) = unpack(
+        pipeline.reject("dict", entries, None, 2, "C", "m", 4).streams[0].entries
+    )
     assert letter["record"] == {"n": 1}
     assert letter["error"] == {
         "class": "C", "message": "m", "filter": None, "traceback": None, "attempts": 4,
@@ -265,7 +280,9 @@ def test_careful_runs_tell_which_event_comes(pipeline, tag):
 
 
 def test_a_careful_run_is_at_the_event_that_it_told(build):
-    pipeline = build("@bridge.filter('t')\ndef f(r):\n    if r['n'] == 3: raise SystemExit\n    return r\n")
+    pipeline = build(
+        "@bridge.filter('t')\ndef f(r):\n    if r['n'] == 3: raise SystemExit\n    return r\n"
+    )
     seen = []
     with pytest.raises(SystemExit):
         pipeline.run("t", pack([{"n": n} for n in range(9)]), 9, progress=seen.append)

@@ -29,16 +29,28 @@ GOOD = {
     "an empty dict": ("r", "return {}", {"t": [{}]}),
     "list": ("r", "return [r, {'c': 3}]", {"t": [GIVEN, {"c": 3}]}),
     "tuple": ("r", "return {'x': 1}, {'x': 2}", {"t": [{"x": 1}, {"x": 2}]}),
-    "generator": ("r", "yield from ({'x': n} for n in range(3))", {"t": [{"x": n} for n in range(3)]}),
+    "generator": (
+        "r",
+        "yield from ({'x': n} for n in range(3))",
+        {"t": [{"x": n} for n in range(3)]},
+    ),
     "iterator": ("r", "return map(dict, [[('x', 1)]])", {"t": [{"x": 1}]}),
     "empty list": ("r", "return []", {}),
     "empty generator": ("r", "return iter(())", {}),
     "Event of a record": ("r", "return bridge.Event('u', bridge.EventTime(1), r)", {"u": [GIVEN]}),
-    "the same Event": ("e: bridge.Event", "e.record['c'] = 3; return e", {"t": [{**GIVEN, "c": 3}]}),
+    "the same Event": (
+        "e: bridge.Event",
+        "e.record['c'] = 3; return e",
+        {"t": [{**GIVEN, "c": 3}]},
+    ),
     "Event True": ("e: bridge.Event", "return True", {"t": [GIVEN]}),
     "Event, another tag": ("e: bridge.Event", "e.tag += '.x'; return e", {"t.x": [GIVEN]}),
     "Event, its record": ("e: bridge.Event", "return e.record", {"t": [GIVEN]}),
-    "Event, another record": ("e: bridge.Event", "e.record = {'z': e.tag}; return e", {"t": [{"z": "t"}]}),
+    "Event, another record": (
+        "e: bridge.Event",
+        "e.record = {'z': e.tag}; return e",
+        {"t": [{"z": "t"}]},
+    ),
     "Events and dicts": (
         "e: bridge.Event",
         "return [e, {'x': 1}, bridge.Event('u', e.time, {'y': 2})]",
@@ -67,7 +79,8 @@ def source(parameter, body, *, asynchronous=False):
 
 @pytest.mark.parametrize(
     ("case", "asynchronous"),
-    [(case, False) for case in GOOD] + [(case, True) for case in GOOD if "yield" not in GOOD[case][1]],
+    [(case, False) for case in GOOD]
+    + [(case, True) for case in GOOD if "yield" not in GOOD[case][1]],
 )
 def test_results(run, case, asynchronous):
     parameter, body, expected = GOOD[case]
@@ -90,7 +103,12 @@ WRONG = {
     "Event without tag": ("r", "return bridge.Event('', 1, r)", "WrongResult", "whose tag is ''"),
     "Event, no record": ("r", "return bridge.Event('t', 1, [])", "WrongResult", "record is a list"),
     "Event, no time": ("r", "return bridge.Event('t', 'now', r)", "WrongResult", "not str"),
-    "Event, late": ("r", "return bridge.Event('t', bridge.EventTime(2**32), r)", "WrongResult", "2106"),
+    "Event, late": (
+        "r",
+        "return bridge.Event('t', bridge.EventTime(2**32), r)",
+        "WrongResult",
+        "2106",
+    ),
     "object": ("r", "r['x'] = object(); return r", "Unencodable", "cannot hold a object"),
     "int of 65 bits": ("r", "r['x'] = 2**64; return r", "Unencodable", "ints"),
     "half a surrogate pair": ("r", "r['x'] = chr(0xd800); return r", "Unencodable", "surrogates"),
@@ -106,9 +124,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_no_result_fails_for_that_event_only(run, case):
     parameter, body, error_class, says = WRONG[case]
-    filters = source(parameter, body).replace(
-        ":\n    raise", ":\n    if True: raise"
-    )
+    filters = source(parameter, body).replace(":\n    raise", ":\n    if True: raise")
     filters += "@bridge.filter('t.**')\ndef after(r): return r\n"
     result = run(filters, [GIVEN, GIVEN])
     assert result.counts == (2, 0, 2)
@@ -248,7 +264,11 @@ def test_concurrency_is_bounded_and_order_kept(run, gather):
 
 
 BATCHES = {
-    "same list": ("rs: list[dict]", "for r in rs: r['c'] = 1\n    return rs", [{"n": n, "c": 1} for n in range(4)]),
+    "same list": (
+        "rs: list[dict]",
+        "for r in rs: r['c'] = 1\n    return rs",
+        [{"n": n, "c": 1} for n in range(4)],
+    ),
     "mixed": (
         "rs",
         "return [None, {'x': 1}, True, [{'y': 1}, {'y': 2}]]",
@@ -271,20 +291,21 @@ def test_batches(run, case, asynchronous):
     define = "async def" if asynchronous else "def"
     view = "class Struct(msgspec.Struct):\n    n: int\n"
     result = run(
-        f"{view}@bridge.batch('t')\n{define} f({parameter}):\n    {body}\n", [{"n": n} for n in range(4)]
+        f"{view}@bridge.batch('t')\n{define} f({parameter}):\n    {body}\n",
+        [{"n": n} for n in range(4)],
     )
     assert result.records() == expected
     assert result.errors == []
 
 
 def test_a_batch_gets_all_events_of_a_chunk(run):
-    result = run(
-        "@bridge.batch('t')\ndef f(rs): return [{'of': len(rs)}] * len(rs)\n", [{}] * 5000
-    )
+    result = run("@bridge.batch('t')\ndef f(rs): return [{'of': len(rs)}] * len(rs)\n", [{}] * 5000)
     assert result.records() == [{"of": 5000}] * 5000
 
 
-@pytest.mark.parametrize("before", ["", "@bridge.filter('t')\ndef x(r):\n    r['o'] = chr(0xdcff)\n    return r\n"])
+@pytest.mark.parametrize(
+    "before", ["", "@bridge.filter('t')\ndef x(r):\n    r['o'] = chr(0xdcff)\n    return r\n"]
+)
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_batch_that_raises_is_called_with_each_event_alone(run, asynchronous, before):
     define = "async def" if asynchronous else "def"
@@ -307,7 +328,10 @@ def test_a_batch_that_raises_is_called_with_each_event_alone(run, asynchronous, 
 def test_a_batch_that_returns_no_list_of_the_same_length(run, returns):
     result = run(f"@bridge.batch('t')\ndef f(rs): return {returns}\n", [{"n": 1}, {"n": 2}])
     assert result.counts == (2, 0, 2)
-    assert "for 2 events; @bridge.batch wants a list with one result an event" in result.errors[0]["message"]
+    assert (
+        "for 2 events; @bridge.batch wants a list with one result an event"
+        in result.errors[0]["message"]
+    )
 
 
 def test_a_batch_may_ask_for_the_chunk_again(run):

@@ -79,16 +79,37 @@ def test_what_cannot_be_used(pattern, says):
 
 def generated(count):
     chance = random.Random(20)
-    words = ["a", "b", "ab", "a1", "_", "c-d", "*", "**", "a*", "*b", "**a", "a**", "é", "+", "<", "`"]
+    words = [
+        "a",
+        "b",
+        "ab",
+        "a1",
+        "_",
+        "c-d",
+        "*",
+        "**",
+        "a*",
+        "*b",
+        "**a",
+        "a**",
+        "é",
+        "+",
+        "<",
+        "`",
+    ]
 
     def glob(depth=0):
         parts = []
         for _ in range(chance.randint(1, 3)):
             if depth < 2 and chance.random() < 0.25:
-                parts.append("{" + ",".join(glob(depth + 1) for _ in range(chance.randint(1, 3))) + "}")
+                parts.append(
+                    "{" + ",".join(glob(depth + 1) for _ in range(chance.randint(1, 3))) + "}"
+                )
             else:
                 parts.append(chance.choice(words))
-        return chance.choice([".", ".", ".", ""]).join(parts) + chance.choice(["", "", "", ".", "\\*", "\\."])
+        return chance.choice([".", ".", ".", ""]).join(parts) + chance.choice(
+            ["", "", "", ".", "\\*", "\\."]
+        )
 
     parts = ["a", "b", "ab", "a1", "_", "c-d", "", "x", "aa", "é", "+", "<", "`", "*"]
     for _ in range(count):
