@@ -19,6 +19,7 @@ from bridge.delivery.window import Window
 from bridge.errors import SettingsError
 from bridge.forward import ServerAuth
 from bridge.logs import get_logger
+from bridge.memory import keep_freed_buffers
 from bridge.metrics import Metrics
 from bridge.server import Limits, Server
 from bridge.settings import ListenSettings, Settings
@@ -123,6 +124,7 @@ class Sidecar:
 def run(settings: Settings) -> int:
     """Run the sidecar until SIGTERM or SIGINT, and return the process's exit code."""
     logs.configure(settings.log.level, settings.log.format)
+    keep_freed_buffers()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(settings))
 

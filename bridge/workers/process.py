@@ -25,6 +25,7 @@ import uvloop
 from bridge import instruments, loading, logs
 from bridge.errors import LoadError, ProtocolError, Retry
 from bridge.forward import codec
+from bridge.memory import keep_freed_buffers
 from bridge.pipeline import Outcome, Pipeline
 from bridge.workers import wire
 
@@ -235,6 +236,7 @@ def main() -> int:
     # group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_freed_buffers()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
         return Worker(channel).run()
