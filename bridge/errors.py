@@ -13,6 +13,8 @@
     └── Verdict                  raised by a filter to decide about its event
         ├── Reject               the event goes to the error stream
         └── Retry                the whole chunk comes again later
+
+Parts that only one module raises and handles have their exceptions there.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ _KEPT = 64 << 20
 def keep_freed_buffers() -> None:
     """Have freed buffers of a chunk's size used again by this process.
 
-    By default glibc maps each such buffer anew and gives it back when it is freed, so that the kernel
-    clears its pages for every chunk: 769 page faults and a fifth of a worker's time for a chunk of
-    800 KB. Larger buffers, and more than 64 MiB at the end of the heap, are still given back. Without
-    glibc nothing happens.
+    By default glibc maps each such buffer anew and gives it back when it is freed, so that the
+    kernel clears its pages for every chunk: 769 page faults and a fifth of a worker's time for a
+    chunk of 800 KB. Larger buffers, and more than 64 MiB at the end of the heap, are still given
+    back. Without glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-import bridge
+from bridge.version import __version__
 
 _PREFIX = "fluent_bridge"
 _RESERVED = (f"{_PREFIX}_", "process_")
@@ -121,7 +121,7 @@ class Metrics:
         )
 
         build = Info(f"{_PREFIX}_build", "The version that runs.", registry=self.registry)
-        build.info({"version": bridge.__version__})
+        build.info({"version": __version__})
         ProcessCollector(registry=self.registry)
         self._instruments = _Instruments()
         self.registry.register(self._instruments)

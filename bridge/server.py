@@ -80,7 +80,7 @@ class _Connection(asyncio.BufferedProtocol):
             f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix socket")
         )
         self._server.add(self)
-        # Unless it is ended in good order, the peer gets a reset, also on a SIGKILL of this process.
+        # Unless it is ended in good order the peer gets a reset, also by a SIGKILL of this process.
         # On Ruby 3.3 or newer Fluentd does not understand an end of file in place of an ack (nil,
         # where ack_handler.rb:131 expects a string) and waits out ack_response_timeout; after a
         # reset it sends the chunk again at once (ack_handler.rb:115).

@@ -1,5 +1,7 @@
 """The demo's filters. A folder of files like this is all that a sidecar needs."""
 
+from typing import Any
+
 import msgspec
 
 import bridge
@@ -21,7 +23,7 @@ def no_bots(client: Client) -> bool:
 
 
 @bridge.filter("ad")
-def enrich(record: dict) -> dict:
+def enrich(record: dict[str, Any]) -> dict[str, Any]:
     """Add the site and the country; what has no price is somebody's mistake to look at."""
     if record["price"] < 0:
         raise bridge.Reject(f"a price of {record['price']} is not possible")
