@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import msgpack
@@ -175,14 +174,10 @@ def encode_odd(value: Any) -> bytes:
                     values += (member, key)
             elif isinstance(value, list | tuple):
                 parts.append(_header(len(value), 0x90, 0xDC))
-                values += _reversed(value)
+                values += value[::-1]
             else:
                 raise
     return b"".join(parts)
-
-
-def _reversed(values: Sequence[Any]) -> Sequence[Any]:
-    return values[::-1]
 
 
 def _encode_text(text: str) -> bytes:

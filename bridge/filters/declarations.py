@@ -88,7 +88,8 @@ def batch(pattern: str, /, *, name: str | None = None) -> Callable[[Function], F
     As :func:`filter`, but it takes a list (``list[dict]``, ``list[Event]``, a list of views) and
     returns a list of the same length, whose items are what a filter would return for the event in
     that place. If it raises, it is called again with each event alone, so that only those at fault
-    go to the error stream; changes that it made to records before it raised are undone.
+    go to the error stream; changes that it made to records before it raised are undone. Events that
+    got their tag from another filter may come in several lists.
 
     Args:
         pattern: Fluentd's tag patterns, white space between them.

@@ -16,7 +16,7 @@ from bridge.decoding import event_time_of
 from bridge.events import Event
 from bridge.filters import Filter
 from bridge.pipeline.chunk import Item
-from bridge.pipeline.results import NOT_ONE_EVENT, Results
+from bridge.pipeline.results import NOT_ONE_EVENT, Results, WrongResult
 from bridge.pipeline.run import Run
 
 
@@ -178,7 +178,7 @@ class Stage:
         what = f"{type(returned).__qualname__}"
         if isinstance(returned, list | tuple):
             what += f" of {len(returned)}"
-        wrong = TypeError(
+        wrong = WrongResult(
             f"it returned a {what} for {len(arguments)} events; @bridge.batch wants a list with"
             " one result an event, None for those to drop"
         )
@@ -219,7 +219,7 @@ def _take_all(calls: _Calls, returned: Iterable[Any], results: Results) -> None:
         if isinstance(result, NOT_ONE_EVENT):
             raise result
         if isinstance(result, Exception):
-            results.fail(item, result)
+            results.fail(item, result, ours=isinstance(result, WrongResult))
             result.__traceback__ = None  # it refers to the list that it stands in
         else:
             results.take(item, argument, result, time)

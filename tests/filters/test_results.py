@@ -328,6 +328,7 @@ def test_a_batch_that_raises_is_called_with_each_event_alone(run, asynchronous, 
 def test_a_batch_that_returns_no_list_of_the_same_length(run, returns):
     result = run(f"@bridge.batch('t')\ndef f(rs): return {returns}\n", [{"n": 1}, {"n": 2}])
     assert result.counts == (2, 0, 2)
+    assert {(one["class"], one["traceback"]) for one in result.errors} == {("WrongResult", None)}
     assert (
         "for 2 events; @bridge.batch wants a list with one result an event"
         in result.errors[0]["message"]
