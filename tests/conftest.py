@@ -4,9 +4,15 @@ Programs on the PATH are used; else containers, where an engine answers; else th
 with the reason. With BRIDGE_TEST_REQUIRE=fluentd,kafka such a skip is a failure.
 """
 
+import datetime as dt
+import ipaddress
 import os
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from bridge.demo.fluentd import Fluentd
 from bridge.demo.kafka import KafkaBroker
@@ -95,3 +101,43 @@ def fluentd(fluentd_class):
 def free_port():
     """A function that returns a port of 127.0.0.1 that nothing listens on."""
     return find_free_port
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """Return a folder with ca.pem, server.pem, client.pem and stranger.pem, keys included."""
+    folder = tmp_path_factory.mktemp("certificates")
+    ca_key = _issue(folder, "ca", None)
+    _issue(folder, "server", ca_key)
+    _issue(folder, "client", ca_key)
+    _issue(folder, "stranger", None)
+    return folder
+
+
+def _issue(folder, name, ca_key):
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]) if ca_key else own
+    now = dt.datetime.now(dt.UTC)
+    hour = dt.timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(own)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - hour)
+        .not_valid_after(now + hour)
+        .add_extension(x509.BasicConstraints(ca=ca_key is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(ca_key or key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / f"{name}.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(pem)
+    )
+    return key

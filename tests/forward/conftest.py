@@ -132,46 +132,6 @@ def _servers():
         yield start
 
 
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory):
-    """Return a folder with ca.pem, server.pem, client.pem and stranger.pem, keys included."""
-    folder = tmp_path_factory.mktemp("certificates")
-    ca_key = _issue(folder, "ca", None)
-    _issue(folder, "server", ca_key)
-    _issue(folder, "client", ca_key)
-    _issue(folder, "stranger", None)
-    return folder
-
-
-def _issue(folder, name, ca_key):
-    key = ec.generate_private_key(ec.SECP256R1())
-    own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]) if ca_key else own
-    now = dt.datetime.now(dt.UTC)
-    hour = dt.timedelta(hours=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(own)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - hour)
-        .not_valid_after(now + hour)
-        .add_extension(x509.BasicConstraints(ca=ca_key is None, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(ca_key or key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / f"{name}.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(pem)
-    )
-    return key
-
-
 @pytest.fixture
 def server_tls(certificates):
     """Return a function that makes the server's TLS context, mutual if wanted."""
