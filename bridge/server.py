@@ -180,7 +180,7 @@ class _Connection(asyncio.BufferedProtocol):
             return
         if self._stopping:
             self._close("drain", "the sidecar ends")
-        elif self._half_closed:
+        elif self._half_closed and self._closed is None:
             self._set_linger(_END)
             self._transport.close()
 

@@ -9,10 +9,9 @@ import pytest
 @pytest.mark.kafka
 @pytest.mark.fluentd
 @pytest.mark.timeout(300)
-def test_the_demo_uses_a_real_fluentd_and_a_real_kafka(kafka, fluentd, tmp_path):
+def test_the_demo_uses_a_real_fluentd_and_a_real_kafka(kafka, fluentd):
     done = subprocess.run(
         [sys.executable, "-m", "bridge", "demo", "--events", "20000"],
-        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=280,

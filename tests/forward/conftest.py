@@ -1,18 +1,12 @@
 """A small server around Receiver, on real sockets."""
 
 import contextlib
-import datetime as dt
-import ipaddress
 import socket
 import ssl
 import threading
 import time
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from bridge.errors import ProtocolError
 from bridge.forward import Chunk, Receiver, SendBytes, ack_message
