@@ -34,6 +34,11 @@ Secret: TypeAlias = Annotated[SecretStr, Field(min_length=1)]
 MIB = 1 << 20
 
 
+def _hostname() -> str:
+    """Return a name that is not what the Fluentd in the same pod calls itself: it refuses its own."""
+    return f"fluent-bridge-{socket.gethostname()}"
+
+
 class Group(BaseModel):
     """What all groups have in common: they cannot be changed and take no unknown names."""
 
@@ -64,7 +69,7 @@ class ListenSettings(Group):
     host: Name = Field(default="127.0.0.1", description="address to listen on")
     port: ListenPort = Field(default=24224, description="port to listen on; 0 is any free one")
     hostname: Name = Field(
-        default_factory=socket.gethostname,
+        default_factory=_hostname,
         description="name given in the handshake; must differ from the sender's self_hostname",
     )
     max_message_bytes: Size = Field(
@@ -130,7 +135,7 @@ class DownstreamSettings(Group):
     )
     retry_max: Seconds = Field(default=10.0, description="longest wait between retries")
     hostname: Name = Field(
-        default_factory=socket.gethostname,
+        default_factory=_hostname,
         description="name given in the handshake; must differ from the receiver's",
     )
     shared_key: Secret | None = Field(default=None, description="the receiver's shared key")

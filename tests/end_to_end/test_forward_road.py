@@ -57,7 +57,6 @@ class Replica:
                 "INPUT_TOPICS": topics["in"],
                 "OUTPUT_TOPIC": topics["out"],
                 "DEAD_LETTER_TOPIC": topics["dead"],
-                "SESSION_TIMEOUT": "15",
             },
         )
         self.sidecar = Sidecar(
