@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 
 def _hostname() -> str:
-    """Return a name that is not what the Fluentd in the same pod calls itself: it refuses its own."""
+    """Return a name that is not the one of the Fluentd in the same pod, which refuses its own."""
     return f"fluent-bridge-{socket.gethostname()}"
 
 
