@@ -62,7 +62,7 @@ class _Connection(asyncio.BufferedProtocol):
         )
         self._transport: asyncio.Transport
         self._chunks: set[asyncio.Task[None]] = set()
-        self._reserved = 0  # bytes of the message that is arriving
+        self._reserved: int | None = None  # bytes of the message that is arriving
         self._waiting_for: int | None = None  # bytes of the message that must wait for room
         self._closed: str | None = None
         self._stopping = False
@@ -112,7 +112,7 @@ class _Connection(asyncio.BufferedProtocol):
                     self._reserve(size)
                 case Chunk():
                     self._start(event)
-        pending = self._receiver.pending_bytes or self._reserved
+        pending = self._receiver.pending_bytes or self._reserved is not None
         if not pending:
             self._due = None
         elif self._due is None:
@@ -143,9 +143,9 @@ class _Connection(asyncio.BufferedProtocol):
     def _start(self, chunk: Chunk) -> None:
         size = len(chunk.entries)
         budget = self._server.budget
-        if self._reserved:
+        if self._reserved is not None:
             assert self._reserved == size
-            self._reserved = 0
+            self._reserved = None
         else:
             budget.take(size)
         self._due = None
@@ -225,7 +225,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closed is None:
-            if exc is not None and (self._receiver.pending_bytes or self._reserved):
+            if exc is not None and (self._receiver.pending_bytes or self._reserved is not None):
                 self._note(
                     "protocol error",
                     f"the connection broke in the middle of a message: {exc}",
@@ -236,9 +236,9 @@ class _Connection(asyncio.BufferedProtocol):
                 self._note("eof", str(exc or "the peer closed the connection"), None, quiet=True)
         if self._waiting_for is not None:
             self._server.budget.forget(self._granted)
-        if self._reserved:
+        if self._reserved is not None:
             self._server.budget.release(self._reserved)
-            self._reserved = 0
+            self._reserved = None
         self._server.discard(self)
 
     def _close(self, kind: str, reason: str, *, tag: str | None = None) -> None:

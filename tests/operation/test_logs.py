@@ -45,7 +45,7 @@ def test_a_line():
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        ("'\\udc80\"\\n'", '\udc80"\n'),
+        ("'\\udc80\"\\n'", '\\udc80"\n'),
         ("Path('/x')", "PosixPath('/x')"),
         ("[None, True, 1.5]", [None, True, 1.5]),
         ("object", "<class 'object'>"),

@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import threading
+import time
 
 import msgpack
 import psutil
@@ -91,7 +92,8 @@ def test_a_million_mutated_messages(rig):
     transport = psutil.Process(running.sidecar.pid)
     workers = transport.children()
     peers = set()
-    attack(running.port, "warm up", min(20_000, MESSAGES // 10), peers)
+    # The allocator keeps what a first wave made it take: growth is what comes after.
+    attack(running.port, "warm up", MESSAGES // 5, peers)
     before = transport.memory_info().rss
     before_workers = sum(worker.memory_info().rss for worker in workers)
     ended = threading.Event()
@@ -106,7 +108,7 @@ def test_a_million_mutated_messages(rig):
     polite = threading.Thread(target=behave)
     polite.start()
     attackers = [
-        threading.Thread(target=attack, args=(running.port, seed, MESSAGES // 2, peers))
+        threading.Thread(target=attack, args=(running.port, seed, MESSAGES * 2 // 5, peers))
         for seed in range(2)
     ]
     for thread in attackers:
@@ -117,7 +119,10 @@ def test_a_million_mutated_messages(rig):
     polite.join()
     grown = transport.memory_info().rss - before
     grown_workers = sum(worker.memory_info().rss for worker in workers) - before_workers
-    metrics = running.sidecar.metrics()
+    ends = time.monotonic() + 10
+    while (metrics := running.sidecar.metrics())["fluent_bridge_in_flight_bytes"]:
+        assert time.monotonic() < ends, "bytes were reserved and not given back"
+        time.sleep(0.1)
     errors = metrics["fluent_bridge_connections_closed_total{reason=protocol error}"]
     lines = [line for line in running.log("connection closed") if line["kind"] == "protocol error"]
     print(
@@ -133,5 +138,5 @@ def test_a_million_mutated_messages(rig):
     assert not [line for line in running.log() if line.get("level") == "error"]
     assert neighbour["sent"] > 0
     assert running.received.counts["neighbour"] == neighbour["sent"]
-    assert grown < 30 * MIB
-    assert grown_workers < 30 * MIB
+    assert grown < 16 * MIB
+    assert grown_workers < 16 * MIB
