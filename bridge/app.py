@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
+import time
 from collections.abc import Awaitable
 
 import uvloop
 
 from bridge import logs
 from bridge.admin import Admin
+from bridge.budget import Budget
 from bridge.cpu import cpu_quota
-from bridge.delivery.budget import Budget
 from bridge.delivery.chain import Chain
 from bridge.delivery.downstream import Downstream
 from bridge.delivery.window import Window
@@ -40,18 +41,19 @@ class Sidecar:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics()
+        budget = Budget(settings.delivery.bytes_in_flight, self.metrics.in_flight_bytes)
+        self.metrics.in_flight_limit_bytes.set(budget.limit)
         self.pool = Pool(
             _start_of(settings),
             count=settings.workers.count or cpu_quota(),
             deadline=settings.workers.deadline,
             start_timeout=settings.workers.start_timeout,
+            budget=budget,
             metrics=self.metrics,
         )
         self.downstream = Downstream(settings.downstream, self.metrics)
-        budget = Budget(settings.delivery.bytes_in_flight, self.metrics.in_flight_bytes)
-        self.metrics.in_flight_limit_bytes.set(budget.limit)
-        chain = Chain(
-            Rescue(self.pool.run, self.metrics),
+        self.chain = Chain(
+            Rescue(self.pool.run, budget, self.metrics),
             self.downstream,
             window=Window(settings.delivery.recent_chunks),
             budget=budget,
@@ -60,7 +62,7 @@ class Sidecar:
         )
         listen = settings.listen
         self.server = Server(
-            chain.accept,
+            self.chain.accept,
             limits=Limits(
                 max_message_bytes=listen.max_message_bytes,
                 receive_timeout=listen.receive_timeout,
@@ -81,7 +83,7 @@ class Sidecar:
             "workers": None if self.pool.ready else "no worker is ready: one is being started",
             "listener": None if self._listening else "not listening yet",
             "shutdown": "the sidecar is ending" if self._draining else None,
-            "downstream": self.downstream.lost_since,
+            "downstream": self.downstream.loss,
         }
 
     async def open(self) -> None:
@@ -109,20 +111,26 @@ class Sidecar:
     async def close(self) -> None:
         """Answer what is in flight, or hand it back when the grace period is over, and end."""
         self._draining = True
-        _log.info("draining", grace_seconds=self._settings.shutdown.grace)
-        if await self.server.drain(self._settings.shutdown.grace):
+        grace = self._settings.shutdown.grace
+        ends = time.monotonic() + grace
+        _log.info("draining", grace_seconds=grace)
+        drained = await self.server.drain(grace)
+        if drained:
             _log.info("drained, everything received was answered")
         else:
-            _log.warning(
-                "not drained in time: upstream keeps and sends again what was not acknowledged"
-            )
+            _log.warning("not drained in time: upstream keeps what was not acknowledged")
+        await self.chain.close()
         await self.downstream.close()
-        await self.pool.close()
+        # Workers with nothing to do end at once, but for what the filters' close() does.
+        await self.pool.close(max(ends - time.monotonic(), 1) if drained else 0)
         await self.admin.close()
 
 
 def run(settings: Settings) -> int:
-    """Run the sidecar until SIGTERM or SIGINT, and return the process's exit code."""
+    """Run the sidecar until SIGTERM or SIGINT, and return the process's exit code.
+
+    What keeps it from starting is in the log, and the code is 2.
+    """
     logs.configure(settings.log.level, settings.log.format)
     keep_freed_buffers()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -134,20 +142,32 @@ async def _run(settings: Settings) -> int:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    sidecar = Sidecar(settings)
     try:
-        await sidecar.open()
-    except FiltersNotLoaded as error:
-        _log.error("the filters cannot be loaded", mistakes=error.mistakes)
-        await sidecar.close()
-        return 2
+        sidecar = Sidecar(settings)
     except SettingsError as error:
         _log.error("cannot start", reason=str(error))
-        await sidecar.close()
         return 2
-    await ended.wait()
-    await sidecar.close()
-    return 0
+    waiting = loop.create_task(ended.wait())
+    opening = loop.create_task(sidecar.open())
+    await asyncio.wait([waiting, opening], return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():  # told to end while the filters load
+        opening.cancel()
+        await asyncio.wait([opening])
+        await sidecar.pool.close(0)
+    else:
+        try:
+            opening.result()
+        except FiltersNotLoaded as error:
+            _log.error("the filters cannot be loaded", mistakes=error.mistakes)
+        except SettingsError as error:
+            _log.error("cannot start", reason=str(error))
+        else:
+            await waiting
+            await sidecar.close()
+            return 0
+        await sidecar.pool.close(0)
+    await sidecar.admin.close()
+    return 0 if ended.is_set() else 2
 
 
 async def _listen(group: str, opening: Awaitable[None]) -> None:
@@ -185,9 +205,16 @@ def _auth_of(listen: ListenSettings) -> ServerAuth | None:
 def _tls_of(listen: ListenSettings) -> ssl.SSLContext | None:
     if listen.tls_cert_file is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(listen.tls_cert_file, listen.tls_key_file)
-    if listen.tls_client_ca_file is not None:
-        context.load_verify_locations(listen.tls_client_ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(listen.tls_cert_file, listen.tls_key_file)
+        if listen.tls_client_ca_file is not None:
+            context.load_verify_locations(listen.tls_client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise SettingsError(
+            f"listen.tls_cert_file ({listen.tls_cert_file}), listen.tls_key_file"
+            f" ({listen.tls_key_file}) or listen.tls_client_ca_file ({listen.tls_client_ca_file})"
+            f" cannot be used: {error}; give certificates and the key that belongs to them in PEM"
+        ) from error
     return context

@@ -95,12 +95,20 @@ class Reject(Verdict):
 
 
 class Retry(Verdict):
-    """Do not acknowledge the chunk: all of it comes again after the delay.
+    """Do not acknowledge the chunk: all of it is run again after the delay.
+
+    The chunk is held in memory meanwhile. If that lasts longer than ``delivery.patience`` its
+    sender sends it again, and gets the outcome of this one.
 
     Args:
-        delay: seconds to wait at least.
+        delay: seconds to wait at least; less than a tenth is a tenth.
+
+    Raises:
+        ValueError: the delay is not a number of seconds.
     """
 
     def __init__(self, delay: float = 1.0) -> None:
-        super().__init__(f"the chunk is to come again after {delay:g} s")
-        self.delay = delay
+        if not 0 <= delay < float("inf"):
+            raise ValueError(f"bridge.Retry takes seconds to wait, not {delay!r}")
+        self.delay = max(float(delay), 0.1)
+        super().__init__(f"the chunk is to come again after {self.delay:g} s")

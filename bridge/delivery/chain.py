@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
-from bridge.delivery.budget import Budget
+from bridge.budget import Budget
 from bridge.delivery.downstream import Downstream, Part
-from bridge.delivery.window import Window
+from bridge.delivery.window import Key, Window
 from bridge.errors import DeliveryError, NotAcknowledged, NotAnEvent
 from bridge.forward import Chunk
 from bridge.logs import get_logger
@@ -21,7 +23,7 @@ class Chain:
     """Takes chunks from upstream through the workers to downstream.
 
     Args:
-        rescue: runs a chunk on the workers.
+        rescue: runs a chunk on the workers, and takes its results into the budget.
         downstream: delivers results.
         window: knows the recent chunks.
         budget: bounds the bytes in flight. A chunk's own are reserved by who hands it in, and given
@@ -46,6 +48,7 @@ class Chain:
         self._budget = budget
         self._patience = patience
         self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def accept(self, chunk: Chunk) -> None:
         """Return when the chunk may be acknowledged.
@@ -55,38 +58,54 @@ class Chain:
 
         Raises:
             DeliveryError: its results were not delivered in time: it must not be acknowledged.
+                Work on it goes on, and when it comes again it gets the outcome of that.
             ProtocolError: it holds no events.
         """
         key = self._window.key(chunk)
         if key is None:
-            await self._process(chunk)  # nobody waits, so nobody's patience ends
-            return
-        earlier = self._window.in_flight(key)
-        if earlier is not None or self._window.was_acknowledged(key):
+            await asyncio.shield(self._start(self._process(chunk)))
+            return  # nobody waits for an acknowledgement, so nobody's patience ends
+        outcome = self._window.in_flight(key)
+        if outcome is not None or self._window.was_acknowledged(key):
             self._budget.release(len(chunk.entries))
             self._metrics.duplicate_chunks.inc()
-            if earlier is not None:
-                await asyncio.shield(earlier)
-            return
-        self._window.begin(key)
+            if outcome is None:
+                return
+        else:
+            outcome = self._window.begin(key)
+            self._start(self._process_known(chunk, key))
         try:
             async with asyncio.timeout(self._patience):
-                await self._process(chunk)
+                await asyncio.shield(outcome)
         except TimeoutError:
-            error = NotAcknowledged(
+            raise NotAcknowledged(
                 f"the results could not be delivered within {self._patience:g} s"
                 f" ({self._downstream.trouble or 'downstream does not acknowledge'})"
-            )
-            self._window.give_up(key, error)
-            self._metrics.handed_back_chunks.inc()
-            raise error from None
+            ) from None
+
+    async def close(self) -> None:
+        """Give up all chunks that are still worked on."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _process_known(self, chunk: Chunk, key: Key) -> None:
+        try:
+            await self._process(chunk)
         except asyncio.CancelledError:
             self._window.give_up(key, DeliveryError("the sidecar ends"))
             raise
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised to whoever waits for the chunk
             self._window.give_up(key, error)
-            raise
-        self._window.acknowledge(key)
+        else:
+            self._window.acknowledge(key)
 
     async def _process(self, chunk: Chunk) -> None:
         size = len(chunk.entries)
@@ -95,10 +114,9 @@ class Chain:
         try:
             answers = await self._run(chunk)
             chunk.entries = b""  # the connection holds the chunk until it is acknowledged
-            results = sum(len(body) for _, body in answers)
-            self._budget.take(results)
         finally:
             self._budget.release(size)
+        held = [len(body) for _, body in answers]
         try:
             replies = [reply for reply, _ in answers if isinstance(reply, wire.Done)]
             for reply in replies:
@@ -114,9 +132,11 @@ class Chain:
             for reply in replies:
                 self._count_delivered(reply)
         finally:
-            self._budget.release(results)
+            for results in held:
+                self._budget.release_results(results)
 
     async def _run(self, chunk: Chunk) -> list[Answer]:
+        asked = False
         while True:
             try:
                 answers = await self._rescue.run(
@@ -124,9 +144,11 @@ class Chain:
                 )
             except Unrunnable as error:
                 raise DeliveryError(str(error)) from error
-            match answers[0][0]:
+            match answers[0][0] if answers else None:
                 case wire.Again(delay, reason):
-                    _log.info("chunk is to come again", tag=chunk.tag, reason=reason)
+                    write = _log.debug if asked else _log.info
+                    write("chunk is to come again", tag=chunk.tag, reason=reason)
+                    asked = True
                     self._metrics.retried_chunks.labels("retry").inc()
                     await asyncio.sleep(delay)
                 case wire.Refused(reason):

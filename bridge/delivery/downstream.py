@@ -9,14 +9,17 @@ import random
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bridge.errors import BridgeError, ConnectionLost, DeliveryError, NotAcknowledged
+from bridge.errors import BridgeError, ConnectionLost, DeliveryError, SettingsError
 from bridge.forward import Acked, ClientAuth, Ready, SendBytes, Sender, packed_forward
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
 from bridge.settings import DownstreamSettings
+
+_TLS_SHUTDOWN = 1.0  # seconds to wait for the peer's own goodbye
 
 _log = get_logger(__name__)
 
@@ -42,15 +45,25 @@ class Connection(asyncio.Protocol):
     Args:
         sender: the protocol's state.
         window: how many chunks may be unacknowledged.
+        ack_timeout: seconds that an acknowledgement may take.
+        on_room: called when another chunk may be sent.
     """
 
-    def __init__(self, sender: Sender, window: int) -> None:
+    def __init__(
+        self, sender: Sender, *, window: int, ack_timeout: float, on_room: Callable[[], None]
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
+        self.acknowledged = False
         self._sender = sender
         self._window = window
-        self._unacknowledged: dict[bytes, asyncio.Future[None]] = {}
+        self._ack_timeout = ack_timeout
+        self._on_room = on_room
+        # In the order of sending; a chunk stays here whoever has stopped to wait for it, because
+        # only its acknowledgement, or the connection's end, makes room.
+        self._unacknowledged: dict[bytes, tuple[float, asyncio.Future[None]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
     @property
@@ -68,35 +81,39 @@ class Connection(asyncio.Protocol):
             packed_forward(part.tag, part.entries, count=part.count, chunk_id=chunk_id)
         )
         future = asyncio.get_running_loop().create_future()
-        self._unacknowledged[chunk_id] = future
+        self._unacknowledged[chunk_id] = (time.monotonic(), future)
+        if self._timer is None:
+            self._look_later(self._ack_timeout)
         return future
 
     def abort(self, reason: str) -> None:
         """End the connection; what is not acknowledged gets :class:`ConnectionLost`."""
         if not self.lost.done():
             self.lost.set_result(reason)
+            if self._timer is not None:
+                self._timer.cancel()
             unacknowledged, self._unacknowledged = self._unacknowledged, {}
-            for future in unacknowledged.values():
+            for _, future in unacknowledged.values():
                 if not future.done():
                     future.set_exception(ConnectionLost(reason))
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asyncio's."""
+        """Take asyncio's call."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         self._take(self._sender.start())
 
     def data_received(self, data: bytes) -> None:
-        """Asyncio's."""
+        """Take asyncio's call."""
         try:
             self._take(self._sender.receive(data))
         except BridgeError as error:
             self.abort(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Asyncio's."""
+        """Take asyncio's call."""
         self.abort(str(exc) if exc else "it closed the connection")
 
     def _take(self, events: list[SendBytes | Ready | Acked]) -> None:
@@ -108,9 +125,28 @@ class Connection(asyncio.Protocol):
                 case Ready():
                     self.ready.set_result(None)
                 case Acked(chunk_id):
-                    future = self._unacknowledged.pop(chunk_id, None)
-                    if future is not None and not future.done():
+                    _, future = self._unacknowledged.pop(chunk_id, (0, None))
+                    if future is None:
+                        continue
+                    self.acknowledged = True
+                    if not future.done():
                         future.set_result(None)
+                    self._on_room()
+
+    def _look_later(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._unacknowledged:
+            return
+        oldest = min(sent for sent, _ in self._unacknowledged.values())
+        left = oldest + self._ack_timeout - time.monotonic()
+        if left > 0:
+            self._look_later(left)
+        else:
+            # Its later acknowledgement could not be told from that of the next attempt.
+            self.abort(f"it did not acknowledge a chunk within {self._ack_timeout:g} s")
 
 
 class Downstream:
@@ -119,6 +155,10 @@ class Downstream:
     Args:
         settings: address, authentication, timeouts.
         metrics: where to count.
+
+    Attributes:
+        address: where to.
+        trouble: why there is no connection, None if there is one.
     """
 
     def __init__(self, settings: DownstreamSettings, metrics: Metrics) -> None:
@@ -138,7 +178,7 @@ class Downstream:
         return sum(one.ready.done() and not one.lost.done() for one in self._connections)
 
     @property
-    def lost_since(self) -> str | None:
+    def loss(self) -> str | None:
         """Why the connection was lost; None if there is one, or never was one yet.
 
         Fluentd starts after its sidecar.
@@ -161,39 +201,20 @@ class Downstream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def deliver(self, part: Part) -> None:
-        """Return when the results have been acknowledged, however often that needs a new attempt.
-
-        The caller bounds the time.
-        """
+        """Return when the results have been acknowledged, however many attempts that needs."""
         began = time.monotonic()
         backoff = self._settings.retry_min
         while True:
             connection = await self._free_connection()
-            acknowledged = connection.send(part)
             try:
-                async with asyncio.timeout(self._settings.ack_timeout):
-                    await acknowledged
-            except TimeoutError:
-                # Its later acknowledgement could not be told from that of the next attempt.
-                self._abort(
-                    connection,
-                    NotAcknowledged(
-                        f"it did not acknowledge a chunk within {self._settings.ack_timeout:g} s"
-                    ),
-                )
+                await connection.send(part)
             except DeliveryError:
-                pass
+                self._metrics.delivery_retries.inc()
             else:
                 self._metrics.delivery_seconds.observe(time.monotonic() - began)
-                self._wake()
                 return
-            self._metrics.delivery_retries.inc()
-            await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - jitter
+            await asyncio.sleep(_jittered(backoff))
             backoff = min(backoff * 2, self._settings.retry_max)
-
-    def _abort(self, connection: Connection, error: DeliveryError) -> None:
-        _log.warning("downstream connection given up", peer=self.address, reason=str(error))
-        connection.abort(str(error))
 
     async def _free_connection(self) -> Connection:
         while True:
@@ -219,30 +240,41 @@ class Downstream:
     async def _keep_connected(self) -> None:
         backoff = self._settings.retry_min
         while True:
-            connection = Connection(Sender(self._auth()), self._settings.window)
+            connection = Connection(
+                Sender(self._auth()),
+                window=self._settings.window,
+                ack_timeout=self._settings.ack_timeout,
+                on_room=self._wake,
+            )
             try:
                 await self._connect(connection)
-            except (OSError, TimeoutError, BridgeError) as error:
+            except Exception as error:  # noqa: BLE001 - a host name can fail in its own ways
                 self._report(str(error) or f"no answer within {self._settings.connect_timeout:g} s")
                 connection.abort("it could not be connected to")
-                await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - jitter
-                backoff = min(backoff * 2, self._settings.retry_max)
-                continue
-            backoff = self._settings.retry_min
-            if not self.connected:
-                _log.info("downstream connected", peer=self.address)
-            self.trouble = None
-            self._was_connected = True
-            self._connections.append(connection)
+            else:
+                reason = await self._use(connection)
+                self._report(reason)
+                if connection.acknowledged:
+                    backoff = self._settings.retry_min
+            # Also after a loss: who accepts and closes is not asked again without a pause.
+            await asyncio.sleep(_jittered(backoff))
+            backoff = min(backoff * 2, self._settings.retry_max)
+
+    async def _use(self, connection: Connection) -> str:
+        """Return why a connection ended."""
+        if not self.connected:
+            _log.info("downstream connected", peer=self.address)
+        self.trouble = None
+        self._was_connected = True
+        self._connections.append(connection)
+        self._metrics.downstream_connections.set(self.connected)
+        for _ in range(self._settings.window):
+            self._wake()
+        try:
+            return await asyncio.shield(connection.lost)
+        finally:
+            self._connections.remove(connection)
             self._metrics.downstream_connections.set(self.connected)
-            for _ in range(self._settings.window):
-                self._wake()
-            try:
-                reason = await asyncio.shield(connection.lost)
-            finally:
-                self._connections.remove(connection)
-                self._metrics.downstream_connections.set(self.connected)
-            self._report(reason)
 
     async def _connect(self, connection: Connection) -> None:
         settings = self._settings
@@ -252,7 +284,8 @@ class Downstream:
                 settings.host,
                 settings.port,
                 ssl=self._tls,
-                server_hostname=settings.host if self._tls and settings.tls_verify else None,
+                server_hostname=settings.host if self._tls else None,
+                ssl_shutdown_timeout=_TLS_SHUTDOWN if self._tls else None,
             )
             either: list[asyncio.Future[Any]] = [connection.ready, connection.lost]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -276,13 +309,24 @@ class Downstream:
         )
 
 
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1)  # noqa: S311 - no secret
+
+
 def _tls_context(settings: DownstreamSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(
-        cafile=str(settings.tls_ca_file) if settings.tls_ca_file else None
-    )
+    try:
+        context = ssl.create_default_context(
+            cafile=str(settings.tls_ca_file) if settings.tls_ca_file else None
+        )
+        if settings.tls_cert_file:
+            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    except OSError as error:
+        raise SettingsError(
+            f"downstream.tls_ca_file ({settings.tls_ca_file}), downstream.tls_cert_file"
+            f" ({settings.tls_cert_file}) or downstream.tls_key_file ({settings.tls_key_file})"
+            f" cannot be used: {error}; give certificates and the key that belongs to them in PEM"
+        ) from error
     if not settings.tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if settings.tls_cert_file:
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
     return context

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from hashlib import blake2b
 
 from bridge.forward import Chunk
 
-Key = tuple[bytes, str, int, int]
+Key = bytes
 _SAMPLE = 64
 
 
@@ -35,8 +36,12 @@ class Window:
             return None
         view = memoryview(chunk.entries)
         middle = len(view) // 2
-        sample = b"".join((view[:_SAMPLE], view[middle : middle + _SAMPLE], view[-_SAMPLE:]))
-        return chunk.ack, chunk.tag, len(view), hash(sample)
+        key = blake2b(chunk.ack, digest_size=16)
+        key.update(chunk.tag.encode("utf-8", "surrogateescape"))
+        key.update(len(view).to_bytes(8, "big"))
+        for sample in (view[:_SAMPLE], view[middle : middle + _SAMPLE], view[-_SAMPLE:]):
+            key.update(sample)
+        return key.digest()
 
     def was_acknowledged(self, key: Key) -> bool:
         """Return whether the chunk was acknowledged lately."""

@@ -9,7 +9,7 @@ from typing import Self
 
 import uvloop
 
-from bridge.delivery.budget import Budget
+from bridge.budget import Budget
 from bridge.forward import Chunk, ServerAuth
 from bridge.metrics import Metrics
 from bridge.server import Limits, Server

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 
+from bridge.budget import Budget
 from bridge.errors import BridgeError
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
@@ -40,6 +41,7 @@ class Pool:
         count: how many workers to run.
         deadline: seconds that a job may take.
         start_timeout: seconds that a worker may take to load the filters.
+        budget: bounds the results that wait to be delivered.
         metrics: where to count.
     """
 
@@ -50,6 +52,7 @@ class Pool:
         count: int,
         deadline: float,
         start_timeout: float,
+        budget: Budget,
         metrics: Metrics,
     ) -> None:
         self._start = start
@@ -57,9 +60,12 @@ class Pool:
         self._deadline = deadline
         self._start_timeout = start_timeout
         self._metrics = metrics
+        self._budget = budget
+        budget.on_room = self._dispatch
         self._workers: dict[str, Worker] = {}
         self._queue: deque[Assignment] = deque()
         self._closing = False
+        self._opened = False
         self._restart_delay = _RESTART_DELAY[0]
         self._restarts: set[asyncio.Task[None]] = set()
         self.filters: list[tuple[str, str]] = []
@@ -80,15 +86,22 @@ class Pool:
         Raises:
             FiltersNotLoaded: one could not.
         """
-        async with asyncio.TaskGroup() as group:
-            starts = [group.create_task(self._launch(str(index))) for index in range(self._count)]
-        for start in starts:
-            if mistakes := start.result():
-                await self.close()
+        launches = (self._launch(str(index)) for index in range(self._count))
+        try:
+            starts = await asyncio.gather(*launches)
+        except OSError as error:
+            raise FiltersNotLoaded([f"workers cannot be started: {error}"]) from error
+        for mistakes in starts:
+            if mistakes:
                 raise FiltersNotLoaded(mistakes)
+        self._opened = True
 
-    async def close(self) -> None:
-        """End the workers after the jobs that they have; kill those that do not end."""
+    async def close(self, grace: float) -> None:
+        """End the workers after the jobs that they have.
+
+        Args:
+            grace: seconds until those that have not ended are killed.
+        """
         self._closing = True
         for task in list(self._restarts):
             task.cancel()
@@ -96,7 +109,7 @@ class Pool:
         for worker in workers:
             worker.close()
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(grace):
                 await asyncio.gather(*(worker.wait_ended() for worker in workers))
         except TimeoutError:
             for worker in workers:
@@ -124,10 +137,14 @@ class Pool:
         else:
             self._queue.append(assignment)
         self._dispatch()
-        return await assignment.reply
+        try:
+            return await assignment.reply
+        except asyncio.CancelledError:
+            assignment.entries = b""  # it may stay in the queue for as long as there is no worker
+            raise
 
     def _dispatch(self) -> None:
-        while self._queue:
+        while self._queue and self._budget.takes_results:
             worker = min(
                 (one for one in self._workers.values() if one.usable),
                 key=lambda one: one.load,
@@ -154,7 +171,11 @@ class Pool:
             on_orphans=self._take_back,
         )
         self._workers[name] = worker
-        await worker.launch()
+        try:
+            await worker.launch()
+        except OSError:
+            del self._workers[name]
+            raise
         try:
             async with asyncio.timeout(self._start_timeout):
                 answer = await asyncio.shield(worker.ready)
@@ -172,7 +193,9 @@ class Pool:
         self._dispatch()
         return []
 
-    def _on_done(self, worker: Worker, reply: wire.Done) -> None:
+    def _on_done(self, worker: Worker, reply: wire.Done, size: int, *, wanted: bool) -> None:
+        if wanted:
+            self._budget.take_results(size)
         self._metrics.worker_chunk_seconds.labels(worker.name).observe(reply.seconds)
         cpu = self._metrics.worker_cpu_seconds.labels(worker.name)
         cpu.inc(max(0.0, reply.cpu_seconds - worker.cpu_seconds))
@@ -186,12 +209,16 @@ class Pool:
         if self._workers.get(worker.name) is worker:
             del self._workers[worker.name]
         self._metrics.workers.set(self.ready)
-        if self._closing:
+        if self._closing or not self._opened:
             return
         kind = "deadline" if worker.overran else "killed"
         self._metrics.worker_restarts.labels(kind).inc()
         _log.error(
-            "worker ended, another is started", worker=worker.name, pid=worker.pid, reason=reason
+            "worker ended, another is started",
+            worker=worker.name,
+            pid=worker.pid,
+            reason=reason,
+            traceback=worker.traceback,
         )
         task = asyncio.get_running_loop().create_task(self._restart(worker))
         self._restarts.add(task)
@@ -199,8 +226,17 @@ class Pool:
         self._dispatch()
 
     async def _restart(self, old: Worker) -> None:
-        if not old.loaded:
-            await asyncio.sleep(self._restart_delay)
-            self._restart_delay = min(self._restart_delay * 2, _RESTART_DELAY[1])
-        for mistake in await self._launch(old.name):
-            _log.error("worker cannot load the filters", worker=old.name, reason=mistake)
+        failed = not old.loaded
+        while True:
+            if failed:
+                await asyncio.sleep(self._restart_delay)
+                self._restart_delay = min(self._restart_delay * 2, _RESTART_DELAY[1])
+            try:
+                mistakes = await self._launch(old.name)
+            except OSError as error:  # no processes, file descriptors or memory left
+                _log.error("worker cannot be started", worker=old.name, reason=str(error))
+                failed = True
+                continue
+            for mistake in mistakes:  # it ends, and so comes here again
+                _log.error("worker cannot load the filters", worker=old.name, reason=mistake)
+            return

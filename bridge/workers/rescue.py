@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from bridge.budget import Budget
 from bridge.errors import BridgeError
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
@@ -35,11 +36,13 @@ class Rescue:
 
     Args:
         run: the pool's.
+        budget: holds the results of what is run.
         metrics: where to count what is run again.
     """
 
-    def __init__(self, run: Run, metrics: Metrics) -> None:
+    def __init__(self, run: Run, budget: Budget, metrics: Metrics) -> None:
         self._run = run
+        self._budget = budget
         self._metrics = metrics
 
     async def run(
@@ -47,7 +50,9 @@ class Rescue:
     ) -> list[Answer]:
         """Return the workers' answers, which together cover the chunk in its order.
 
-        An answer that is not :class:`wire.Done` stands alone and is about the whole chunk.
+        An answer that is not :class:`wire.Done` stands alone and is about the whole chunk. The
+        results are held in the budget, for the caller to give back. There are no answers if the
+        chunk holds no events and ends workers all the same.
 
         Args:
             tag: the chunk's tag.
@@ -79,6 +84,8 @@ class Rescue:
                     answers.append(await self._reject(piece, entries, died))
                 continue
             if not isinstance(answer[0], wire.Done):
+                for _, results in answers:
+                    self._budget.release_results(len(results))
                 return [answer]
             answers.append(answer)
         return answers

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bridge.errors import BridgeError
 from bridge.workers import wire
@@ -61,6 +62,13 @@ class Assignment:
     total: int | None = None
 
 
+class OnDone(Protocol):
+    """See :class:`Worker`."""
+
+    def __call__(self, worker: Worker, reply: wire.Done, size: int, /, *, wanted: bool) -> None:
+        """Take a reply."""
+
+
 class _Link(asyncio.BufferedProtocol):
     """Reads a worker's frames; a body is received into the buffer that is later sent from."""
 
@@ -105,7 +113,8 @@ class Worker:
         start: what it loads.
         deadline: seconds that a job may take, a careful one an event.
         on_idle: called when the worker can take another job.
-        on_done: called with the reply to each job that was done.
+        on_done: called with the reply to each job that was done, the size of its results, and
+            whether somebody waits for them.
         on_orphans: called with the jobs that it had not begun when it ended.
         on_end: called once when it has ended, with the reason, or None if it was asked to.
     """
@@ -117,7 +126,7 @@ class Worker:
         *,
         deadline: float,
         on_idle: Callable[[], None],
-        on_done: Callable[[Worker, wire.Done], None],
+        on_done: OnDone,
         on_orphans: Callable[[list[Assignment]], None],
         on_end: Callable[[Worker, str | None], None],
     ) -> None:
@@ -138,6 +147,7 @@ class Worker:
         self._reason: str | None = None
         self.overran = False
         self.cpu_seconds = 0.0
+        self.traceback: str | None = None
         self._closing = False
         self._loaded = False
         self._watch: asyncio.Task[None] | None = None
@@ -178,6 +188,7 @@ class Worker:
             # the filter files as they are now.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a msgpack.py in the working folder is none of ours
                 "-m",
                 "bridge.workers.process",
                 str(theirs.fileno()),
@@ -230,14 +241,16 @@ class Worker:
                 current = self._jobs[0]
                 current.index, current.total = index, total
                 self._restart_timer()
-            case wire.Broken(reason):
+            case wire.Broken(reason, traceback):
                 self._reason = f"ended by {reason}"
+                self.traceback = traceback
             case _:
                 assignment = self._jobs.popleft()
                 self._restart_timer()
+                wanted = not assignment.reply.done()
                 if isinstance(reply, wire.Done):
-                    self._on_done(self, reply)
-                if not assignment.reply.done():
+                    self._on_done(self, reply, len(body), wanted=wanted)
+                if wanted:
                     assignment.reply.set_result((reply, body))
                 if self._closing and not self._jobs and self._transport is not None:
                     self._transport.close()

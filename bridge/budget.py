@@ -13,7 +13,7 @@ _OVERHEAD = 8192
 
 
 class Budget:
-    """Bytes that chunks and results hold, at most a limit but for what is said at :meth:`take`.
+    """Bytes that chunks and their results hold.
 
     Each reserve or take is one chunk, or the results of one, and is given back by one release of
     its size.
@@ -21,13 +21,33 @@ class Budget:
     Args:
         limit: bytes.
         gauge: shows the bytes held.
+
+    Attributes:
+        held: bytes held, what a chunk costs beside them included.
+        on_room: called after results were given back: more may be run.
     """
 
     def __init__(self, limit: int, gauge: Gauge) -> None:
         self.limit = limit
         self.held = 0
+        self.on_room: Callable[[], None] = lambda: None
+        self._results = 0
         self._gauge = gauge
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for a message of unknown size."""
+        return self.held > self.limit
+
+    @property
+    def takes_results(self) -> bool:
+        """Whether another chunk may be run.
+
+        Results may be many times what they are made from. One is always run: there may be nothing
+        but chunks that wait.
+        """
+        return not self._results or self.held < self.limit
 
     def reserve(self, size: int, granted: Callable[[], None]) -> bool:
         """Return whether the bytes were reserved at once; ``granted`` is called later if not.
@@ -43,7 +63,7 @@ class Budget:
         return False
 
     def take(self, size: int) -> None:
-        """Hold bytes that are there already: results, or a message of unannounced size."""
+        """Hold bytes that are there already: a message of unannounced size."""
         self.held += size + _OVERHEAD
         self._gauge.set(self.held)
 
@@ -55,6 +75,17 @@ class Budget:
             self.held += waiting + _OVERHEAD
             granted()
         self._gauge.set(self.held)
+
+    def take_results(self, size: int) -> None:
+        """Hold the results of a chunk."""
+        self._results += 1
+        self.take(size)
+
+    def release_results(self, size: int) -> None:
+        """Give back what :meth:`take_results` took."""
+        self._results -= 1
+        self.release(size)
+        self.on_room()
 
     def forget(self, granted: Callable[[], None]) -> None:
         """Stop waiting, because the connection has ended."""
