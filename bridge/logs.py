@@ -94,10 +94,11 @@ class _Stderr:
 
     def msg(self, line: str | bytes) -> None:
         data = line if isinstance(line, bytes) else line.encode(errors="backslashreplace")
-        # Looked up each time: stderr may be another one by now.
+        # Looked up each time: stderr may be another one by now. Past its buffer, which would keep a
+        # line that cannot be written, and fail again when the process ends.
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.buffer.write(data + b"\n")
-            sys.stderr.buffer.flush()
+            stream = sys.stderr.buffer
+            getattr(stream, "raw", stream).write(data + b"\n")
 
     log = debug = info = warn = warning = error = err = fatal = exception = critical = failure = msg
 

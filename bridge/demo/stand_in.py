@@ -37,7 +37,7 @@ class StandIn:
         self._bootstrap = bootstrap
         self._topics = topics
         self._sidecar_port = sidecar_port
-        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 3})
+        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 2})
         self._sink = Sink(self._take, port=port)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read, name="consumer", daemon=True)
@@ -61,7 +61,7 @@ class StandIn:
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 50,
-                "log_level": 3,
+                "log_level": 2,
             }
         )
         consumer.subscribe([self._topics["in"]])

@@ -279,8 +279,8 @@ class Connection(asyncio.BufferedProtocol):
         self._server.discard(self)
 
     def _start_clock(self) -> None:
-        # What waits for room of our own does not run out of time, but for unannounced messages.
-        if self._waiting_for:
+        # Who waits for room of ours does not run out of time, unless it holds much of that room.
+        if self._waiting_for is not None and not self._growing:
             self._due = None
         elif self._due is None:
             self._due = time.monotonic() + self._server.limits.receive_timeout
