@@ -225,7 +225,7 @@ def restart_everything_in_turn(replicas, _kafka):
     ("fault", "duplicates_allowed"),
     [
         (nothing, False),
-        (kill_workers, True),
+        (kill_workers, False),
         (kill_a_sidecar, True),
         (kill_a_fluentd, True),
         (stop_the_broker_for_20_seconds, False),
