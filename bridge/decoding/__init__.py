@@ -6,7 +6,7 @@ a C decoder's stack. Such an event must reach the filters as well as it can be d
 leave byte for byte as it came where no filter changed it.
 """
 
-from bridge.decoding.boundaries import array_header, boundaries, entry_of, is_map, skip
+from bridge.decoding.boundaries import array_header, boundaries, count_entries, entry_of, is_map
 from bridge.decoding.records import (
     Opaque,
     decode_odd,
@@ -16,11 +16,16 @@ from bridge.decoding.records import (
     may_hold_timestamp,
 )
 from bridge.decoding.times import event_time_of, holds_times, raw_of_time
+from bridge.decoding.values import Buffer, Head, Kind, read_head, scan, skip
 
 __all__ = [
+    "Buffer",
+    "Head",
+    "Kind",
     "Opaque",
     "array_header",
     "boundaries",
+    "count_entries",
     "decode_odd",
     "decode_plain",
     "encode",
@@ -31,5 +36,7 @@ __all__ = [
     "is_map",
     "may_hold_timestamp",
     "raw_of_time",
+    "read_head",
+    "scan",
     "skip",
 ]

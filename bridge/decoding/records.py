@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Raw
 from msgspec.msgpack import Ext
 
-from bridge.decoding.boundaries import Buffer, skip
+from bridge.decoding.values import Buffer, read_head, skip
+from bridge.errors import NotAnEvent
 
 _MOST_RECURSION_ERRORS = 4096  # a record that holds itself would never end
 
@@ -118,12 +119,12 @@ def _unpack(data: bytes) -> Any:
 
 
 def _decode_fields(data: bytes) -> dict[Any, Any]:
-    head = data[0]
-    width = {0xDE: 2, 0xDF: 4}.get(head, 0)
-    fields = int.from_bytes(data[1 : 1 + width]) if width else head & 0x0F
-    offset = 1 + width
+    head = read_head(data, 0, len(data))
+    if head is None:
+        raise NotAnEvent("it ends in the middle of its head")
+    offset = head.size
     record: dict[Any, Any] = {}
-    for _ in range(fields):
+    for _ in range(head.length):
         middle = skip(data, offset)
         end = skip(data, middle)
         key = _field(data[offset:middle])

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from bridge.decoding import Buffer
 from bridge.errors import (
     AuthenticationError,
     ConnectionLost,
@@ -21,7 +22,6 @@ from bridge.errors import (
 from bridge.events import EventTime
 from bridge.forward import codec
 from bridge.forward.auth import ClientAuth
-from bridge.forward.framing import Buffer
 from bridge.forward.messages import Acked, SendBytes, packed_forward
 from bridge.forward.sender import Sender
 

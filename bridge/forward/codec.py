@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import msgpack
 
+from bridge.decoding import Buffer, count_entries
 from bridge.errors import MessageTooLarge, NotAnEvent, ProtocolError
 from bridge.events import EventTime
-from bridge.forward.framing import Buffer, skip
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -31,7 +31,6 @@ __all__ = [
     "decode_entries",
     "decompress",
     "pack_entries",
-    "skip",
 ]
 
 Time = int | float | EventTime
@@ -65,38 +64,6 @@ def pack_entries(events: Iterable[tuple[Time, dict[Any, Any]]]) -> bytes:
     return packer.bytes()  # type: ignore[no-any-return]
 
 
-def count_entries(data: Buffer) -> int:
-    """Return how many objects packed entries hold.
-
-    Args:
-        data: packed entries.
-
-    Raises:
-        NotAnEvent: the data is cut off, or is not msgpack.
-    """
-    unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
-    unpacker.feed(data)
-    skip_one, tell = unpacker.skip, unpacker.tell
-    count = pos = 0
-    try:
-        while True:
-            skip_one()
-            pos = tell()
-            count += 1
-    except msgpack.OutOfData:
-        if pos == len(data):
-            return count
-    except (msgpack.StackError, msgpack.FormatError):
-        pass
-    try:
-        while pos < len(data):
-            pos = skip(data, pos)
-            count += 1
-    except ProtocolError as error:
-        raise NotAnEvent(f"entry {count} of the chunk: {error}") from None
-    return count
-
-
 def decode_entries(data: Buffer) -> list[tuple[Time, dict[Any, Any]]]:
     """Return the events in packed entries, for whoever has time to decode them all.
 
@@ -122,7 +89,7 @@ def decode_entries(data: Buffer) -> list[tuple[Time, dict[Any, Any]]]:
     unpacker.feed(data)
     events: list[tuple[Time, dict[Any, Any]]] = []
     while unpacker.tell() < len(data):
-        where = f"entry {len(events)} of the chunk"
+        where = f"event {len(events)} at byte {unpacker.tell()}"
         try:
             entry = unpacker.unpack()
         except (msgpack.UnpackException, ValueError, TypeError, OverflowError) as error:

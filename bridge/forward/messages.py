@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from bridge.decoding import Buffer, Kind, read_head, skip
 from bridge.errors import AuthenticationError, MessageTooLarge, ProtocolError
-from bridge.forward.framing import Buffer, Kind, read_head, skip
 
 _NIL, _FALSE = b"\xc0", b"\xc2"
 _ACK = b"\x81\xa3ack"

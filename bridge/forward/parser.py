@@ -9,12 +9,13 @@ from collections.abc import Callable, Generator
 
 import msgpack
 
+from bridge.decoding import Buffer, Head, Kind, read_head
 from bridge.errors import AuthenticationError, MessageTooLarge, NotAnEvent, ProtocolError
 from bridge.events import EventTime
 from bridge.forward.auth import ServerAuth
 from bridge.forward.buffer import InputBuffer
 from bridge.forward.codec import METHODS
-from bridge.forward.framing import Buffer, Head, Kind, Scanner, read_head
+from bridge.forward.framing import Scanner
 from bridge.forward.messages import Announced, Chunk, Helo, Option, Ping, Pong, SendBytes
 
 Event = Chunk | Announced | SendBytes

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.decoding import skip
 from bridge.errors import MessageTooLarge, NotAnEvent, ProtocolError
 from bridge.events import EventTime
 from bridge.forward.codec import (
@@ -19,7 +20,6 @@ from bridge.forward.codec import (
     decode_entries,
     decompress,
     pack_entries,
-    skip,
 )
 from bridge.forward.framing import Scanner
 
@@ -86,19 +86,19 @@ def test_decode_nan():
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (b"\x92\x01\x80\x01", "entry 1 of the chunk is not"),
+        (b"\x92\x01\x80\x01", "event 1 at byte 3 is not"),
         (b"\x93\x01\x80\x80", "is not"),
         (b"\x92\xc3\x80", "no time but bool"),
         (b"\x92\xa1x\x80", "no time but str"),
         (b"\x92\x90\x80", "no time but list"),
         (b"\x92\x01\x90", "no record but list"),
-        (b"\x92\x01", "entry 0 of the chunk: the data ends"),
-        (b"\x92\x01\x80\xc1", "entry 1 of the chunk: not msgpack: byte 0xc1 at offset 3"),
+        (b"\x92\x01", "event 0 at byte 0: it ends in the middle"),
+        (b"\x92\x01\x80\xc1", "event 1 at byte 3: not msgpack: it holds the byte 0xc1"),
         (b"\x92\x01\x81\x80\x01", "cannot be decoded: unhashable"),
         (b"\x92\x01\x81\x01" + b"\x91" * 2000 + b"\x01", "cannot be decoded: StackError"),
         (b"\x92\x01\x81\xa1a\xd4\xff\x01", "cannot be decoded"),
-        (b"\x92\x01\x81\xa1a\xc9\xff\xff\xff\xff\x05abcdef", "chunk"),
-        (b"\xdd\x00\x0f\xff\xff" * 1000, "the data ends"),
+        (b"\x92\x01\x81\xa1a\xc9\xff\xff\xff\xff\x05abcdef", "event 0 at byte 0"),
+        (b"\xdd\x00\x0f\xff\xff" * 1000, "ends in the middle"),
     ],
 )
 def test_not_events(data, text):
@@ -160,7 +160,7 @@ def test_skip_knows_every_first_byte(first):
     unpacker.skip()
     end = unpacker.tell()
     assert skip(data, 0) == skip(data[:end], 0) == end
-    with pytest.raises(ProtocolError, match="ends within"):
+    with pytest.raises(ProtocolError, match="ends in the middle"):
         skip(data[: end - 1], 0)
 
 
