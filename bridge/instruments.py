@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-# Source: Prometheus, "Metric names and labels"; the colon is for recording rules.
+# Source: Prometheus, "Metric names and labels"; the colon is for recording rules, and UTF-8 names
+# are left out because older scrapers refuse them.
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _RESERVED_NAMES = ("fluent_bridge_", "process_")  # the sidecar's own, see bridge.metrics
 _RESERVED_LABELS = frozenset({"le", "quantile"})
@@ -115,7 +116,7 @@ def counter(name: str, help: str, labels: Sequence[str] = ()) -> Counter:  # noq
     Raises:
         ValueError: a name is not one to Prometheus, or the name is taken by another metric.
     """
-    return _register(Counter(name, help, _checked(name, labels)))
+    return _register(Counter(name, help, check_names(name, labels)))
 
 
 def histogram(
@@ -142,7 +143,7 @@ def histogram(
         )
     if bounds[-1] == float("inf"):
         bounds = bounds[:-1]
-    return _register(Histogram(name, help, _checked(name, labels), bounds))
+    return _register(Histogram(name, help, check_names(name, labels), bounds))
 
 
 def drain() -> list[tuple[str, str, str, Labels, tuple[float, ...], list[tuple[Labels, Any]]]]:
@@ -158,7 +159,12 @@ def drain() -> list[tuple[str, str, str, Labels, tuple[float, ...], list[tuple[L
     ]
 
 
-def _checked(name: str, labels: Sequence[str]) -> Labels:
+def check_names(name: str, labels: Sequence[str]) -> Labels:
+    """Return a metric's labels, if it may be called so and have them.
+
+    Raises:
+        ValueError: a name is not one to Prometheus, is reserved, or comes twice.
+    """
     if isinstance(labels, str):
         raise ValueError(f"the labels of {name} are a list of names: ({labels!r},)")  # noqa: TRY004
     for one in (name, *labels):
@@ -170,7 +176,7 @@ def _checked(name: str, labels: Sequence[str]) -> Labels:
     for prefix in _RESERVED_NAMES:
         if name.startswith(prefix):
             raise ValueError(
-                f"{name}: names that begin with {prefix} are the sidecar's; choose another"
+                f"names that begin with {prefix} are the sidecar's: choose another than {name}"
             )
     for label in labels:
         if label in _RESERVED_LABELS or label.startswith("__"):

@@ -7,7 +7,6 @@ https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,13 +16,10 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from bridge.instruments import check_names
 from bridge.version import __version__
 
 _PREFIX = "fluent_bridge"
-_RESERVED = (f"{_PREFIX}_", "process_")
-
-# Source: Prometheus, "Data model"; UTF-8 names are left out because older scrapers refuse them.
-_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 # From a small chunk through a predicate to the deadline.
 _WORK = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -215,7 +211,7 @@ class _Instruments(Collector):
         # A reload may have changed a metric's labels or buckets; it then begins again.
         if known is None or known.shape != instrument.shape:
             try:
-                _check(name)
+                check_names(name, labels)
                 instrument.family()
             except ValueError as error:
                 self._refused.add(name)
@@ -228,11 +224,3 @@ class _Instruments(Collector):
     def collect(self) -> Iterable[Metric]:
         for instrument in self._known.values():
             yield instrument.family()
-
-
-def _check(name: str) -> None:
-    for prefix in _RESERVED:
-        if name.startswith(prefix):
-            raise ValueError(f"names beginning with {prefix} are the sidecar's; choose another")
-    if not _NAME.fullmatch(name):
-        raise ValueError("a name has letters, digits and underscores, and begins with no digit")

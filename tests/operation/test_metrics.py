@@ -139,8 +139,8 @@ def test_a_counter_is_one_with_and_without_its_suffix(metrics):
 @pytest.mark.parametrize(
     ("delta", "reason"),
     [
-        (clicks(name="fluent_bridge_received_events"), "names beginning with fluent_bridge_"),
-        (clicks(name="process_cpu_seconds_total"), "names beginning with process_"),
+        (clicks(name="fluent_bridge_received_events"), "names that begin with fluent_bridge_"),
+        (clicks(name="process_cpu_seconds_total"), "names that begin with process_"),
         (clicks(name="my-clicks"), "letters, digits and underscores"),
     ],
 )
