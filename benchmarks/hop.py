@@ -3,11 +3,10 @@
     python -m benchmarks.hop [--seconds 4] [--rounds 5] [--markdown]
 
 The bare loop decodes an event, runs the filter on it and encodes the result, in one process, with
-nothing
-around it: what any Python program has to pay. The hop is a sender, the sidecar and a sink, each in
-processes
-of their own on this machine, acknowledged on both sides. Loop and hop alternate, and medians are
-compared: on a machine whose speed changes, only ratios of the same run mean something.
+nothing around it: what any Python program has to pay. The hop is a sender, the sidecar and a sink,
+each in processes of their own on this machine, acknowledged on both sides. Loop and hop alternate,
+and medians are compared: on a machine whose speed changes, only ratios of the same run mean
+something.
 """
 
 from __future__ import annotations
@@ -16,11 +15,9 @@ import argparse
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +30,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bridge.demo.processes import Program, free_port, listening
+from bridge.demo.sidecar import Sidecar
 from bridge.events import EventTime
 from bridge.forward import Client
 from bridge.forward.codec import pack_entries
@@ -109,79 +108,51 @@ class Hop:
         return self.transport + self.workers
 
 
-class Sidecar:
-    """A sidecar and a sink, each in a process of its own."""
+def hop(workers: int, seconds: float, folder: Path) -> Hop:
+    """Send through a sidecar to a sink, each in a process of its own, and measure."""
+    filters = folder / "filters"
+    filters.mkdir(exist_ok=True)
+    (filters / "enrich.py").write_text(FILTER)
+    port = free_port()
+    sink = Program([sys.executable, "-m", "benchmarks.sink", str(port)], log=folder / "sink.log")
+    sidecar = Sidecar(filters, folder, {"downstream.port": port, "workers.count": workers})
+    try:
+        sink.start(lambda: listening(port), timeout=60)
+        sidecar.start()
+        measured = measure(sidecar, seconds)
+        metrics = sidecar.metrics()
+    finally:
+        sidecar.stop()
+        sink.stop()
+    received = metrics["fluent_bridge_received_events_total"]
+    if received != metrics["fluent_bridge_emitted_events_total"]:
+        sys.exit("events were lost on the way: the figures mean nothing")
+    return measured
 
-    def __init__(self, workers: int, folder: Path) -> None:
-        (folder / "enrich.py").write_text(FILTER)
-        self.sink = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.sink"], stdout=subprocess.PIPE, text=True
-        )
-        assert self.sink.stdout
-        sink_port = int(self.sink.stdout.readline())
-        environment = os.environ | {
-            "FLUENT_BRIDGE_LISTEN__PORT": "0",
-            "FLUENT_BRIDGE_ADMIN__PORT": "0",
-            "FLUENT_BRIDGE_DOWNSTREAM__PORT": str(sink_port),
-            "FLUENT_BRIDGE_WORKERS__COUNT": str(workers),
-            "FLUENT_BRIDGE_LOG__FORMAT": "json",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", "run", str(folder)],
-            env=environment,
-            stderr=subprocess.PIPE,
-        )
-        assert self.process.stderr
-        for line in self.process.stderr:
-            entry = msgspec.json.decode(line)
-            if entry["event"] == "ready":
-                break
-        else:
-            sys.exit("the sidecar did not start")
-        self.port = int(entry["listen"].rpartition(":")[2])
-        self.admin = entry["admin"]
-        self.transport = psutil.Process(self.process.pid)
 
-    def run(self, seconds: float) -> Hop:
-        """Send for some seconds and measure."""
-        body = pack_entries(events(EVENTS_A_CHUNK))
-        with Client("127.0.0.1", self.port, window=WINDOW) as client:
+def measure(sidecar: Sidecar, seconds: float) -> Hop:
+    """Send for some seconds."""
+    transport = psutil.Process(sidecar.pid)
+    body = pack_entries(events(EVENTS_A_CHUNK))
+    with Client("127.0.0.1", sidecar.port, window=WINDOW) as client:
+        client.send_packed("ad.click", body, EVENTS_A_CHUNK)
+        client.flush()
+        workers = transport.children()
+        before = [_cpu(transport), sum(map(_cpu, workers))]
+        began, sent = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
             client.send_packed("ad.click", body, EVENTS_A_CHUNK)
-            client.flush()
-            workers = self.transport.children()
-            before = [_cpu(self.transport), sum(map(_cpu, workers))]
-            began, sent = time.perf_counter(), 0
-            while time.perf_counter() - began < seconds:
-                client.send_packed("ad.click", body, EVENTS_A_CHUNK)
-                sent += EVENTS_A_CHUNK
-            client.flush()
-            took = time.perf_counter() - began
-            after = [_cpu(self.transport), sum(map(_cpu, workers))]
-        return Hop(
-            sent / took,
-            (after[0] - before[0]) / sent,
-            (after[1] - before[1]) / sent,
-            self.transport.memory_info().rss,
-            max(worker.memory_info().rss for worker in workers),
-        )
-
-    def close(self) -> None:
-        """End both, and check that nothing was dropped or rejected on the way."""
-        with urllib.request.urlopen(f"http://{self.admin}/metrics") as response:
-            metrics = dict(
-                line.rsplit(" ", 1)
-                for line in response.read().decode().splitlines()
-                if not line.startswith("#")
-            )
-        received = metrics["fluent_bridge_received_events_total"]
-        if received != metrics["fluent_bridge_emitted_events_total"]:
-            sys.exit("events were lost on the way: the figures mean nothing")
-        for process in (self.process, self.sink):
-            process.terminate()
-            process.wait()
-            for pipe in (process.stderr, process.stdout):
-                if pipe:
-                    pipe.close()
+            sent += EVENTS_A_CHUNK
+        client.flush()
+        took = time.perf_counter() - began
+        after = [_cpu(transport), sum(map(_cpu, workers))]
+    return Hop(
+        sent / took,
+        (after[0] - before[0]) / sent,
+        (after[1] - before[1]) / sent,
+        transport.memory_info().rss,
+        max(worker.memory_info().rss for worker in workers),
+    )
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -209,11 +180,7 @@ def main() -> None:
             # The loop before and after: what the machine does in between is in its mean.
             alone = [loops.submit(bare_loop, options.seconds / 2).result()]
             for workers in (1, 2):
-                sidecar = Sidecar(workers, Path(folder))
-                try:
-                    hops[workers] = sidecar.run(options.seconds)
-                finally:
-                    sidecar.close()
+                hops[workers] = hop(workers, options.seconds, Path(folder))
             alone.append(loops.submit(bare_loop, options.seconds / 2).result())
             both = list(loops.map(bare_loop, [options.seconds / 2] * 2))
             rounds.append(Round(statistics.mean(alone), statistics.mean(both), hops))

@@ -6,7 +6,6 @@ of several runs; the host's noise is in all of them, so compare those of one inv
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import tempfile
 import time
@@ -19,6 +18,7 @@ from msgspec.msgpack import Ext
 from bridge.events import EventTime
 from bridge.loading import load
 from bridge.pipeline import Pipeline
+from bridge.workers.process import Gatherer
 
 EVENTS = 20_000
 REPEATS = 15
@@ -117,27 +117,6 @@ def bare_loop(entries: bytes) -> Callable[[], object]:
         return out
 
     return run
-
-
-class Gatherer:
-    """As a worker's, on the standard library's loop."""
-
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-
-    def __call__(self, function, arguments, concurrency):
-        return self._runner.run(self._gather(function, arguments, concurrency))
-
-    async def _gather(self, function, arguments, concurrency):
-        results = [None] * len(arguments)
-        pending = iter(enumerate(arguments))
-
-        async def lane():
-            for index, argument in pending:
-                results[index] = await function(argument)
-
-        await asyncio.gather(*(lane() for _ in range(concurrency)))
-        return results
 
 
 def main() -> None:

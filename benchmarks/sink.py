@@ -1,8 +1,9 @@
-"""A sink of its own process: acknowledges every chunk, prints its port first."""
+"""A sink of its own process, on the port that is its argument: acknowledges every chunk."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 
 from bridge.demo.sink import Sink
@@ -12,8 +13,7 @@ def main() -> None:
     """Run until SIGTERM."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    with Sink(lambda _: None) as sink:
-        print(sink.port, flush=True)
+    with Sink(lambda _: None, port=int(sys.argv[1])):
         ended.wait()
 
 
