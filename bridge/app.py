@@ -114,6 +114,7 @@ class Sidecar:
         grace = self._settings.shutdown.grace
         ends = time.monotonic() + grace
         _log.info("draining", grace_seconds=grace)
+        self.chain.drain()
         drained = await self.server.drain(grace)
         if drained:
             _log.info("drained, everything received was answered")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from bridge.budget import Budget
@@ -17,6 +18,18 @@ from bridge.workers import wire
 from bridge.workers.rescue import Answer, Rescue, Unrunnable
 
 _log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Work:
+    """A chunk that is worked on, and how many connections wait for its outcome."""
+
+    task: asyncio.Task[None]
+    waiters: int = 0
+
+    def give_up_if_unwanted(self) -> None:
+        if not self.waiters:
+            self.task.cancel()
 
 
 class Chain:
@@ -49,6 +62,8 @@ class Chain:
         self._patience = patience
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
+        self._work: dict[Key, _Work] = {}
+        self._draining = False
 
     async def accept(self, chunk: Chunk) -> None:
         """Return when the chunk may be acknowledged.
@@ -73,7 +88,9 @@ class Chain:
                 return
         else:
             outcome = self._window.begin(key)
-            self._start(self._process_known(chunk, key))
+            self._work[key] = _Work(self._start(self._process_known(chunk, key)))
+        work = self._work[key]
+        work.waiters += 1
         try:
             async with asyncio.timeout(self._patience):
                 await asyncio.shield(outcome)
@@ -82,6 +99,20 @@ class Chain:
                 f"the results could not be delivered within {self._patience:g} s"
                 f" ({self._downstream.trouble or 'downstream does not acknowledge'})"
             ) from None
+        finally:
+            work.waiters -= 1
+            if self._draining:
+                work.give_up_if_unwanted()
+
+    def drain(self) -> None:
+        """Give up what nobody waits for any more.
+
+        Its sender sends it again, to another process, which will not know that it has been
+        delivered. Before that it is worth finishing: the sender may come back to this one.
+        """
+        self._draining = True
+        for work in self._work.values():
+            work.give_up_if_unwanted()
 
     async def close(self) -> None:
         """Give up all chunks that are still worked on."""
@@ -106,6 +137,8 @@ class Chain:
             self._window.give_up(key, error)
         else:
             self._window.acknowledge(key)
+        finally:
+            del self._work[key]
 
     async def _process(self, chunk: Chunk) -> None:
         size = len(chunk.entries)

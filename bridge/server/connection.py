@@ -72,7 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take asyncio's call."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        self.peer = peer_of(transport)
+        self.peer = _peer_of(transport)
         self._server.add(self)
         # Unless it is ended in good order the peer gets a reset, also by a SIGKILL of this process.
         # On Ruby 3.3 or newer Fluentd does not understand an end of file in place of an ack (nil,
@@ -230,6 +230,8 @@ class Connection(asyncio.BufferedProtocol):
             self._set_reading()
         if not self._chunks:
             self._close("drain", "the sidecar ends")
+        elif self._half_closed:  # as good as gone: Fluentd never ends one half alone
+            self.abandon()
 
     def abandon(self) -> list[asyncio.Task[Any]]:
         """Give up what is not answered: upstream keeps it."""
@@ -276,6 +278,8 @@ class Connection(asyncio.BufferedProtocol):
             self._server.budget.release(self._reserved)
             self._reserved = None
         self._give_back()
+        for task in self._chunks:  # nobody is there to get what they wait for
+            task.cancel()
         self._server.discard(self)
 
     def _start_clock(self) -> None:
@@ -310,7 +314,7 @@ class Connection(asyncio.BufferedProtocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
-def peer_of(transport: asyncio.BaseTransport) -> str:
+def _peer_of(transport: asyncio.BaseTransport) -> str:
     """Return the peer's address as log lines show it."""
     name = transport.get_extra_info("peername")
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unix socket")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from ssl import SSLContext
-from typing import Any, cast
+from typing import Any
 
 from bridge.budget import Budget
 from bridge.forward import ServerAuth
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
-from bridge.server.connection import Accept, Connection, Limits, peer_of
+from bridge.server.connection import Accept, Connection, Limits
 
+_BACKLOG = 1024
 _SWEEP = 1.0  # seconds between looks for messages that take too long
 _TLS_SHUTDOWN = 1.0  # seconds to wait for the peer's own goodbye
 
@@ -30,43 +32,6 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:  # noqa: ARG002
         self._transport.sendto(b"\0", addr)
-
-
-class _Handshake(asyncio.Protocol):
-    """Lets TLS begin; asyncio's own listener does not say whose handshake failed, and why."""
-
-    def __init__(self, server: Server, tls: SSLContext) -> None:
-        self._server = server
-        self._tls = tls
-        self._task: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        plain = cast("asyncio.Transport", transport)
-        plain.pause_reading()
-        self._task = asyncio.get_running_loop().create_task(self._upgrade(plain))
-
-    async def _upgrade(self, plain: asyncio.Transport) -> None:
-        connection = Connection(self._server)
-        peer = peer_of(plain)
-        try:
-            transport = await asyncio.get_running_loop().start_tls(
-                plain,
-                connection,
-                self._tls,
-                server_side=True,
-                ssl_handshake_timeout=self._server.limits.receive_timeout,
-                ssl_shutdown_timeout=_TLS_SHUTDOWN,
-            )
-        except Exception as error:  # noqa: BLE001 - the peer's doing, in whatever way it fails
-            reason = f"no TLS: {str(error) or type(error).__name__}"
-            self._server.metrics.connections_closed.labels("protocol error").inc()
-            _log.warning(
-                "connection closed", peer=peer, kind="protocol error", reason=reason, tag=None
-            )
-            plain.abort()
-        else:
-            if transport is not None:
-                connection.connection_made(transport)
 
 
 class Server:
@@ -105,6 +70,8 @@ class Server:
         self._empty = asyncio.Event()
         self._empty.set()
         self._server: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._heartbeats: asyncio.BaseTransport | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -119,8 +86,15 @@ class Server:
             OSError: it is taken, or not this machine's.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._protocol, host, port, backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self.port = listener.getsockname()[1]
+        if self._tls is None:
+            self._server = await loop.create_server(
+                lambda: Connection(self), sock=listener, backlog=_BACKLOG
+            )
+        else:
+            self._accepting = loop.create_task(self._accept_tls(listener, self._tls))
         try:
             self._heartbeats, _ = await loop.create_datagram_endpoint(
                 _Datagrams, local_addr=(host, self.port)
@@ -137,6 +111,9 @@ class Server:
         """
         if self._server is not None:
             self._server.close()
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
         for connection in list(self._connections):
             connection.stop()
         with contextlib.suppress(TimeoutError):
@@ -166,8 +143,41 @@ class Server:
             self._empty.set()
         self.metrics.connections.set(len(self._connections))
 
-    def _protocol(self) -> asyncio.BaseProtocol:
-        return Connection(self) if self._tls is None else _Handshake(self, self._tls)
+    async def _accept_tls(self, listener: socket.socket, tls: SSLContext) -> None:
+        """Accept here: asyncio's own listener does not say whose handshake failed, and why."""
+        loop = asyncio.get_running_loop()
+        with listener:
+            listener.setblocking(False)
+            while True:
+                try:
+                    accepted, address = await loop.sock_accept(listener)
+                except OSError as error:  # no file descriptors left, or the peer is gone already
+                    _log.warning("connection not accepted", reason=str(error))
+                    await asyncio.sleep(_SWEEP)
+                    continue
+                task = loop.create_task(self._begin_tls(accepted, address, tls))
+                self._handshakes.add(task)
+                task.add_done_callback(self._handshakes.discard)
+
+    async def _begin_tls(self, accepted: socket.socket, address: Any, tls: SSLContext) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(self),
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=self.limits.receive_timeout,
+                ssl_shutdown_timeout=_TLS_SHUTDOWN,
+            )
+        except (OSError, TimeoutError) as error:
+            self.metrics.connections_closed.labels("protocol error").inc()
+            _log.warning(
+                "connection closed",
+                peer=f"{address[0]}:{address[1]}",
+                kind="protocol error",
+                reason=f"no TLS: {str(error) or type(error).__name__}",
+                tag=None,
+            )
+            accepted.close()
 
     async def _sweep(self) -> None:
         while True:

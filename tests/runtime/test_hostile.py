@@ -80,7 +80,9 @@ def attack(port, seed, messages, peers):
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(65536):
                     pass
-            except (ConnectionResetError, BrokenPipeError):
+            except TimeoutError:
+                raise
+            except OSError:  # closed, or reset
                 pass
 
 

@@ -379,3 +379,24 @@ def test_a_downstream_that_accepts_and_closes_is_asked_with_pauses(tmp_path):
         client.send("ad.click", [{"id": 1}])
     assert len(chunks) == 1
     assert sidecar.stop() == 0
+
+
+def test_what_lost_its_sender_is_not_delivered_while_the_sidecar_ends(rig):
+    # Its sender sends it again, to the next process: delivered by both it would come out twice.
+    running = rig(ECHO, downstream__window=1, downstream__connections=1, shutdown__grace=10)
+    running.sink.hold()
+    entries = codec.pack_entries([(1, {"id": 1})])
+    for number in range(4):
+        raw(running.port, message(f"ad.{number}", entries, {"chunk": str(number)})).close()
+    waiting = raw(running.port, message("ad.waiting", entries, {"chunk": "w"}))
+    wait_until(lambda: running.sidecar.metrics()["fluent_bridge_received_chunks_total"] == 5)
+    time.sleep(0.3)
+    os.kill(running.sidecar.pid, signal.SIGTERM)
+    assert running.log("draining", timeout=5)
+    running.sink.release()
+    assert msgpack.unpackb(waiting.recv(512)) == {"ack": "w"}
+    waiting.close()
+    assert running.sidecar.stop() == 0
+    # One of them was on its way already.
+    assert set(running.received.counts) <= {"ad.waiting", "ad.0", "ad.1", "ad.2", "ad.3"}
+    assert len(running.received.counts) <= 2
