@@ -52,10 +52,11 @@ class Sidecar:
             metrics=self.metrics,
         )
         self.downstream = Downstream(settings.downstream, self.metrics)
+        self._window = Window(settings.delivery.recent_chunks)
         self.chain = Chain(
             Rescue(self.pool.run, budget, self.metrics),
             self.downstream,
-            window=Window(settings.delivery.recent_chunks),
+            window=self._window,
             budget=budget,
             patience=settings.delivery.patience,
             metrics=self.metrics,
@@ -94,6 +95,15 @@ class Sidecar:
             SettingsError: an address cannot be listened on.
         """
         await _listen("admin", self.admin.start())
+        if (file := self._settings.delivery.window_file) is not None:
+            try:
+                self._window.load(file)
+                self._window.save(file)
+            except OSError as error:
+                raise SettingsError(
+                    f"delivery.window_file: {file} cannot be read and written: {error.strerror};"
+                    " name a file in a folder that this user may write to"
+                ) from error
         await self.pool.open()
         self.downstream.open()
         listen = self._settings.listen
@@ -121,6 +131,11 @@ class Sidecar:
         else:
             _log.warning("not drained in time: upstream keeps what was not acknowledged")
         await self.chain.close()
+        if (file := self._settings.delivery.window_file) is not None:
+            try:
+                self._window.save(file)
+            except OSError as error:
+                _log.error("window not saved", file=str(file), reason=error.strerror)
         await self.downstream.close()
         # Workers with nothing to do end at once, but for what the filters' close() does.
         await self.pool.close(max(ends - time.monotonic(), 1) if drained else 0)

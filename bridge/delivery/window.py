@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from hashlib import blake2b
+from pathlib import Path
 
 from bridge.forward import Chunk
 
 Key = bytes
+_KEY_BYTES = 16
 _SAMPLE = 64
 
 
@@ -36,12 +39,33 @@ class Window:
             return None
         view = memoryview(chunk.entries)
         middle = len(view) // 2
-        key = blake2b(chunk.ack, digest_size=16)
+        key = blake2b(chunk.ack, digest_size=_KEY_BYTES)
         key.update(chunk.tag.encode("utf-8", "surrogateescape"))
         key.update(len(view).to_bytes(8, "big"))
         for sample in (view[:_SAMPLE], view[middle : middle + _SAMPLE], view[-_SAMPLE:]):
             key.update(sample)
         return key.digest()
+
+    def load(self, file: Path) -> None:
+        """Take up what :meth:`save` wrote.
+
+        Raises:
+            OSError: the file is there and cannot be read.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            data = file.read_bytes()
+            for start in range(0, len(data) - len(data) % _KEY_BYTES, _KEY_BYTES):
+                self._remember(data[start : start + _KEY_BYTES])
+
+    def save(self, file: Path) -> None:
+        """Write the acknowledged chunks, for the process that comes after this one.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        new = file.with_name(f"{file.name}.new")
+        new.write_bytes(b"".join(self._acknowledged))
+        new.replace(file)
 
     def was_acknowledged(self, key: Key) -> bool:
         """Return whether the chunk was acknowledged lately."""
@@ -63,6 +87,9 @@ class Window:
     def acknowledge(self, key: Key) -> None:
         """Note that a chunk in flight has been delivered."""
         self._in_flight.pop(key).set_result(None)
+        self._remember(key)
+
+    def _remember(self, key: Key) -> None:
         self._acknowledged[key] = None
         if len(self._acknowledged) > self._size:
             self._acknowledged.popitem(last=False)

@@ -193,6 +193,11 @@ class DeliverySettings(Group):
         le=1 << 24,
         description="acknowledged chunks remembered, not to process one twice",
     )
+    window_file: Path | None = Field(
+        default=None,
+        description="where to keep the acknowledged chunks over a restart; beside the sender's"
+        " buffer, so that what it sends again after both were restarted does not come out twice",
+    )
     bytes_in_flight: Size = Field(
         default=ByteSize(256 * MIB),
         description="chunks held in memory; when full, nothing more is read",

@@ -62,7 +62,11 @@ class Replica:
         self.sidecar = Sidecar(
             filters,
             sidecar_folder,
-            {"downstream.port": self.fluentd.return_port, "workers.count": 1},
+            {
+                "downstream.port": self.fluentd.return_port,
+                "delivery.window_file": folder / f"window-{name}",
+                "workers.count": 1,
+            },
         )
         self.fluentd.settings["SIDECAR_PORT"] = str(self.sidecar.port)
 
@@ -221,21 +225,26 @@ def restart_everything_in_turn(replicas, _kafka):
         replica.sidecar.start()
 
 
+# Kafka away: kafka_group may forget what it read after its last commit, a fetch a replica (max_bytes).
+A_FETCH_A_REPLICA = 2 * 262_144 // 80
+# SIGTERM: in_forward may end between the writing of a chunk and its acknowledgement.
+A_CHUNK_A_CONNECTION = 2 * 2 * (1 << 20) // 80
+
+
 @pytest.mark.parametrize(
-    ("fault", "duplicates_allowed"),
+    ("fault", "most_duplicates"),
     [
-        (nothing, False),
-        (kill_workers, False),
-        (kill_a_sidecar, True),
-        (kill_a_fluentd, True),
-        (stop_the_broker_for_20_seconds, False),
-        (restart_everything_in_turn, False),
+        (nothing, 0),
+        (kill_workers, 0),
+        (kill_a_sidecar, EVENTS),
+        (kill_a_fluentd, EVENTS),
+        (stop_the_broker_for_20_seconds, A_FETCH_A_REPLICA),
+        (restart_everything_in_turn, A_CHUNK_A_CONNECTION),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_every_id_comes_out(road, fault, duplicates_allowed):
+def test_every_id_comes_out(road, fault, most_duplicates):
     tally = road(fault, timeout=300)
     assert tally.missing() == []
     assert tally.misplaced() == []
-    if not duplicates_allowed:
-        assert tally.duplicates() == 0
+    assert tally.duplicates() <= most_duplicates

@@ -157,6 +157,19 @@ def test_a_chunk_that_comes_again_is_not_processed_twice(rig):
     assert running.sidecar.metrics()["fluent_bridge_duplicate_chunks_total"] == 1
 
 
+def test_a_chunk_that_comes_again_after_a_restart_is_not_processed_twice(rig, tmp_path):
+    running = rig(ECHO, delivery__window_file=tmp_path / "window")
+    data = message("ad.click", codec.pack_entries([(1, {"id": 1})]), {"chunk": "again"})
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", running.port)) as connection:
+            connection.settimeout(10)
+            connection.sendall(data)
+            assert msgpack.unpackb(connection.recv(512)) == {"ack": "again"}
+        assert running.sidecar.stop() == 0
+        running.sidecar.start()
+    assert running.received.records("ad.click") == [{"id": 1}]
+
+
 def test_a_chunk_that_comes_again_while_in_flight_is_processed_once(rig):
     running = rig(ECHO)
     running.sink.hold()
