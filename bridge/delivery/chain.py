@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.budget import Budget
-from bridge.delivery.downstream import Downstream, Part
+from bridge.delivery.connection import Part
+from bridge.delivery.downstream import Downstream
 from bridge.delivery.window import Key, Window
 from bridge.errors import DeliveryError, NotAcknowledged, NotAnEvent
 from bridge.forward import Chunk

@@ -126,10 +126,11 @@ class Pool:
             entries: its entries; they must not change until this returns.
             first: whether it goes before those that wait.
 
+        The results are held in the budget, for the caller to give back.
+
         Raises:
-            WorkerDied: the worker ended while it ran this job. A job that was waiting behind that
-            one
-                is given to another worker.
+            WorkerDied: the worker ended while it ran this job. Jobs that waited behind it are given
+                to others.
         """
         assignment = Assignment(job, entries, asyncio.get_running_loop().create_future())
         if first:

@@ -1,11 +1,9 @@
 """Runs a chunk to its end whatever its events do to the workers.
 
 A chunk whose worker dies is run again, carefully: the worker tells before each event which one
-comes. The
-second time it is cut, around the event that it had come to, or in halves where it could not tell
-(a filter
-over all events of a chunk). Pieces go on to be cut until the event that kills workers stands
-alone, and that event goes to the error stream.
+comes. The second time it is cut, around the event that it had come to, or in halves where it could
+not tell (a filter over all events of a chunk). Pieces go on to be cut until the event that kills
+workers stands alone, and that event goes to the error stream.
 """
 
 from __future__ import annotations

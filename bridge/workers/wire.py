@@ -1,9 +1,8 @@
 """What the transport process and a worker say to each other over their socket pair.
 
-A frame is the lengths of its head and of its body, the head (msgpack) and the body (packed
-entries, as
-they are). Entries are never decoded for this: the transport hands on the bytes that it received and
-gets bytes that it can send.
+A frame is the lengths of its head and of its body, the head (msgpack) and the body (packed entries,
+as they are). Entries are never decoded for this: the transport hands on the bytes that it received
+and gets bytes that it can send.
 """
 
 from __future__ import annotations
