@@ -126,6 +126,7 @@ class Sidecar:
         _log.info("draining", grace_seconds=grace)
         self.chain.drain()
         drained = await self.server.drain(grace)
+        drained &= await self.chain.finish(ends - time.monotonic())
         if drained:
             _log.info("drained, everything received was answered")
         else:

@@ -24,7 +24,7 @@ class Budget:
 
     Attributes:
         held: bytes held, what a chunk costs beside them included.
-        on_room: called after results were given back: more may be run.
+        on_room: called after bytes were given back: more may be run.
     """
 
     def __init__(self, limit: int, gauge: Gauge) -> None:
@@ -32,6 +32,7 @@ class Budget:
         self.held = 0
         self.on_room: Callable[[], None] = lambda: None
         self._results = 0
+        self._granting = False
         self._gauge = gauge
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
 
@@ -67,14 +68,26 @@ class Budget:
         self.held += size + _OVERHEAD
         self._gauge.set(self.held)
 
+    def grow(self, size: int) -> None:
+        """Hold more for something that is held already; given back together with it."""
+        self.held += size
+        self._gauge.set(self.held)
+
     def release(self, size: int) -> None:
         """Give bytes back."""
         self.held -= size + _OVERHEAD
-        while self._waiting and self._fits(self._waiting[0][0]):
-            waiting, granted = self._waiting.popleft()
-            self.held += waiting + _OVERHEAD
-            granted()
+        if self._granting:  # by one who was granted room and has no use for it: the loop goes on
+            return
+        self._granting = True
+        try:
+            while self._waiting and self._fits(self._waiting[0][0]):
+                waiting, granted = self._waiting.popleft()
+                self.held += waiting + _OVERHEAD
+                granted()
+        finally:
+            self._granting = False
         self._gauge.set(self.held)
+        self.on_room()
 
     def take_results(self, size: int) -> None:
         """Hold the results of a chunk."""
@@ -85,7 +98,6 @@ class Budget:
         """Give back what :meth:`take_results` took."""
         self._results -= 1
         self.release(size)
-        self.on_room()
 
     def forget(self, granted: Callable[[], None]) -> None:
         """Stop waiting, because the connection has ended."""

@@ -16,7 +16,8 @@ from bridge.forward import Chunk
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
 from bridge.workers import wire
-from bridge.workers.rescue import Answer, Rescue, Unrunnable
+from bridge.workers.pool import Answer
+from bridge.workers.rescue import Rescue, Unrunnable
 
 _log = get_logger(__name__)
 
@@ -104,6 +105,9 @@ class Chain:
             work.waiters -= 1
             if self._draining:
                 work.give_up_if_unwanted()
+            elif not work.waiters and not outcome.done():
+                # Its sender may come back for it, but not after longer than that.
+                asyncio.get_running_loop().call_later(self._patience, work.give_up_if_unwanted)
 
     def drain(self) -> None:
         """Give up what nobody waits for any more.
@@ -114,6 +118,16 @@ class Chain:
         self._draining = True
         for work in self._work.values():
             work.give_up_if_unwanted()
+
+    async def finish(self, grace: float) -> bool:
+        """Return whether the rest, which is nobody's but ours, was delivered in time.
+
+        Args:
+            grace: seconds.
+        """
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(grace, 0))
+        return not self._tasks
 
     async def close(self) -> None:
         """Give up all chunks that are still worked on."""

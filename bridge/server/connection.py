@@ -23,6 +23,7 @@ Accept = Callable[[Chunk], Awaitable[None]]
 _LINGER = struct.Struct("ii")
 _RESET = _LINGER.pack(1, 0)  # close() resets the connection
 _END = _LINGER.pack(0, 0)  # close() sends what is written, then an end of file
+_LAST_WORDS = 5.0  # seconds for the peer to read what was written before the connection was closed
 _UNACCOUNTED = 64 << 10  # bytes of a message of unannounced size that need no reservation
 
 _log = get_logger(__name__)
@@ -62,8 +63,9 @@ class Connection(asyncio.BufferedProtocol):
         self._closed: str | None = None
         self._stopping = False
         self._half_closed = False
-        self._unread = False  # whether the peer leaves its acknowledgements unread
-        self._due: float | None = None
+        self._due: float | None = None  # when the message that is arriving must be there
+        self._read_by: float | None = None  # when the peer must have read its acknowledgements
+        self._abort_at = 0.0
         self.peer = "?"
 
     # Reading
@@ -112,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
             self._hold_unannounced()
             if self._reserved is not None or self._receiver.pending_bytes:
                 self._start_clock()
-            elif not self._unread:
+            else:
                 self._due = None
 
     @property
@@ -141,13 +143,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hold_unannounced(self) -> None:
         """Hold what a message in Forward or Message mode has grown to; wait if that is too much."""
-        pending = self._receiver.pending_bytes if self._reserved is None else 0
+        announced = self._reserved is not None or self._waiting_for
+        pending = 0 if announced else self._receiver.pending_bytes
         size = 2 * pending if pending > _UNACCOUNTED else 0  # its buffer doubles
         budget = self._server.budget
         if size > self._growing:
             if self._growing:
-                budget.release(self._growing)
-            budget.take(size)
+                budget.grow(size - self._growing)
+            else:
+                budget.take(size)
             self._growing = size
         if size and budget.full and self._waiting_for is None:
             # The clock goes on: all room may be held by messages like this one.
@@ -166,7 +170,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reserved = None
         else:
             budget.take(size)
-            self._give_back()
+        self._give_back()
         self._due = None
         task = asyncio.get_running_loop().create_task(self._finish(chunk))
         self._chunks.add(task)
@@ -175,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reserve(0)
 
     def _set_reading(self) -> None:
-        if self._waiting_for is None and not self._unread and not self._stopping:
+        if self._waiting_for is None and self._read_by is None and not self._stopping:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
@@ -211,14 +215,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Read no more from a peer that does not read its acknowledgements."""
-        self._unread = True
-        self._start_clock()
+        self._read_by = time.monotonic() + self._server.limits.receive_timeout
         self._set_reading()
 
     def resume_writing(self) -> None:
         """Take asyncio's call."""
-        self._unread = False
-        self._due = None
+        self._read_by = None
         self._set_reading()
 
     # Ending
@@ -226,8 +228,10 @@ class Connection(asyncio.BufferedProtocol):
     def stop(self) -> None:
         """Read no more; close when what was read has been answered."""
         self._stopping = True
-        if self._closed is None:
-            self._set_reading()
+        if self._closed is not None:
+            self._transport.abort()
+            return
+        self._set_reading()
         if not self._chunks:
             self._close("drain", "the sidecar ends")
         elif self._half_closed:  # as good as gone: Fluentd never ends one half alone
@@ -243,13 +247,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def check_time(self, now: float) -> None:
         """Close if the message under way, or the peer's reading, has taken too long."""
-        if self._due is None or now <= self._due:
-            return
         seconds = f"{self._server.limits.receive_timeout:g} s"
-        if self._unread:
+        if self._closed is not None:
+            if now > self._abort_at:
+                self._transport.abort()
+        elif self._read_by is not None and now > self._read_by:
             self._close("timeout", f"the peer did not read its acknowledgements for {seconds}")
             self._transport.abort()
-        else:
+        elif self._due is not None and now > self._due:
             reason = f"a message did not arrive whole within {seconds}"
             self._close("timeout", reason, tag=self._receiver.tag)
 
@@ -298,6 +303,7 @@ class Connection(asyncio.BufferedProtocol):
             self._server.metrics.handed_back_chunks.inc()
         elif not owed:
             self._set_linger(_END)
+        self._abort_at = time.monotonic() + _LAST_WORDS
         self._transport.close()
 
     def _note(self, kind: str, reason: str, tag: str | None, *, quiet: bool = False) -> None:

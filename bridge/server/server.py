@@ -114,6 +114,8 @@ class Server:
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.wait([self._accepting])
+        for handshake in self._handshakes:
+            handshake.cancel()
         for connection in list(self._connections):
             connection.stop()
         with contextlib.suppress(TimeoutError):

@@ -18,6 +18,8 @@ from bridge.workers.worker import Assignment, Entries, Worker
 _JOBS_A_WORKER = 2
 _RESTART_DELAY = (0.1, 5.0)  # seconds, first and longest, while workers end before they are ready
 
+Answer = tuple[wire.Reply, memoryview]
+
 _log = get_logger(__name__)
 
 
@@ -116,9 +118,7 @@ class Pool:
                 worker.kill("did not end when asked to")
             await asyncio.gather(*(worker.wait_ended() for worker in workers))
 
-    async def run(
-        self, job: wire.Job, entries: Entries, *, first: bool = False
-    ) -> tuple[wire.Reply, memoryview]:
+    async def run(self, job: wire.Job, entries: Entries, *, first: bool = False) -> Answer:
         """Return a worker's answer to a job.
 
         Args:
@@ -132,20 +132,25 @@ class Pool:
             WorkerDied: the worker ended while it ran this job. Jobs that waited behind it are given
                 to others.
         """
-        assignment = Assignment(job, entries, asyncio.get_running_loop().create_future())
+        reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        assignment = Assignment(job, entries, reply, first)
         if first:
             self._queue.appendleft(assignment)
         else:
             self._queue.append(assignment)
         self._dispatch()
         try:
-            return await assignment.reply
+            return await reply
         except asyncio.CancelledError:
+            if reply.done() and not reply.cancelled() and isinstance(reply.result()[0], wire.Done):
+                self._budget.release_results(len(reply.result()[1]))
             assignment.entries = b""  # it may stay in the queue for as long as there is no worker
             raise
 
     def _dispatch(self) -> None:
-        while self._queue and self._budget.takes_results:
+        # A piece of a chunk that is rescued is run whatever is held: the results of the pieces
+        # before it are, and are given back only when all have been run.
+        while self._queue and (self._queue[0].first or self._budget.takes_results):
             worker = min(
                 (one for one in self._workers.values() if one.usable),
                 key=lambda one: one.load,

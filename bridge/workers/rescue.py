@@ -17,10 +17,10 @@ from bridge.errors import BridgeError
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
 from bridge.workers import wire
+from bridge.workers.pool import Answer
 from bridge.workers.worker import Entries, WorkerDied
 
-Run = Callable[..., Awaitable[tuple[wire.Reply, memoryview]]]
-Answer = tuple[wire.Reply, memoryview]
+Run = Callable[..., Awaitable[Answer]]
 
 _log = get_logger(__name__)
 
@@ -67,6 +67,20 @@ class Rescue:
         except WorkerDied as died:
             self._count(died, tag)
         answers: list[Answer] = []
+        try:
+            refusal = await self._run_pieces(job, entries, tag, answers)
+        except BaseException:
+            self._give_back(answers)
+            raise
+        if refusal is not None:
+            self._give_back(answers)
+            return [refusal]
+        return answers
+
+    async def _run_pieces(
+        self, job: wire.Job, entries: Entries, tag: str, answers: list[Answer]
+    ) -> Answer | None:
+        """Add the answers to the pieces; return one that is about the whole chunk, if one is."""
         ranges: list[tuple[int, int | None, int]] = [(0, None, 2)]  # start, stop, attempts: a stack
         while ranges:
             start, stop, attempts = ranges.pop()
@@ -82,11 +96,13 @@ class Rescue:
                     answers.append(await self._reject(piece, entries, died))
                 continue
             if not isinstance(answer[0], wire.Done):
-                for _, results in answers:
-                    self._budget.release_results(len(results))
-                return [answer]
+                return answer
             answers.append(answer)
-        return answers
+        return None
+
+    def _give_back(self, answers: list[Answer]) -> None:
+        for _, results in answers:
+            self._budget.release_results(len(results))
 
     def _cut(self, piece: wire.Job, died: WorkerDied) -> list[tuple[int, int | None, int]]:
         """Return the pieces to run instead, none where the piece is one event."""

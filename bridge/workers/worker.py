@@ -49,6 +49,7 @@ class Assignment:
         job: what to do.
         entries: its entries.
         reply: what the worker answers: the head and the body.
+        first: whether it is a piece of a chunk that holds results already.
         enqueued: when the job came, on the monotonic clock.
         index: the event that a careful job has come to.
         total: how many events there are, once a careful job has said so.
@@ -57,6 +58,7 @@ class Assignment:
     job: wire.Job
     entries: Entries
     reply: asyncio.Future[tuple[wire.Reply, memoryview]]
+    first: bool = False
     enqueued: float = field(default_factory=time.monotonic)
     index: int | None = None
     total: int | None = None

@@ -400,3 +400,60 @@ def test_what_lost_its_sender_is_not_delivered_while_the_sidecar_ends(rig):
     # One of them was on its way already.
     assert set(running.received.counts) <= {"ad.waiting", "ad.0", "ad.1", "ad.2", "ad.3"}
     assert len(running.received.counts) <= 2
+
+
+def test_a_chunk_is_rescued_though_the_room_is_full(rig):
+    # The results of its first pieces are held, and must not keep its last ones from being run.
+    running = rig(
+        """
+        import os
+
+        @bridge.filter("ad.**")
+        def grow(record: dict) -> list[dict]:
+            if record["id"] == 150:
+                os._exit(1)
+            return [dict(record, copy=n) for n in range(8)]
+        """,
+        workers__count=1,
+        listen__max_message_bytes=MIB,
+        delivery__bytes_in_flight=MIB,
+    )
+    running.received.keep = False
+    events = [{"id": i, "padding": "x" * 1000} for i in range(300)]
+    with Client("127.0.0.1", running.port, window=16, timeout=50) as client:
+        for number in range(12):
+            client.send(f"ad.{number}", events[: 300 if number == 0 else 100])
+        client.flush()
+    assert running.received.counts["ad.0"] == 299 * 8
+    assert running.received.counts["error.ad.0"] == 1
+    assert sum(running.received.counts.values()) == 299 * 8 + 1 + 11 * 800
+    wait_until(lambda: running.sidecar.metrics()["fluent_bridge_in_flight_bytes"] == 0)
+
+
+def test_what_wants_no_ack_is_delivered_before_the_end(rig):
+    running = rig(ECHO)
+    running.sink.hold()
+    with Client("127.0.0.1", running.port, acks=False) as client:
+        client.send("ad.click", [{"id": i} for i in range(4)])
+    wait_until(lambda: running.sidecar.metrics()["fluent_bridge_received_chunks_total"] == 1)
+    os.kill(running.sidecar.pid, signal.SIGTERM)
+    assert running.log("draining", timeout=5)
+    time.sleep(0.5)
+    running.sink.release()
+    assert running.sidecar.stop() == 0
+    assert running.received.counts == {"ad.click": 4}
+
+
+def test_what_nobody_wants_any_more_is_given_up(rig):
+    running = rig(
+        "@bridge.filter('ad.**')\ndef never(record: dict) -> dict:\n    raise bridge.Retry(0.2)\n",
+        delivery__patience=1,
+        downstream__ack_timeout=1,
+        workers__deadline=1,
+    )
+    with raw(
+        running.port, message("ad.click", codec.pack_entries([(1, {})]), {"chunk": "a"})
+    ) as one:
+        with pytest.raises(ConnectionResetError):
+            one.recv(512)
+    wait_until(lambda: running.sidecar.metrics()["fluent_bridge_in_flight_bytes"] == 0)
