@@ -28,6 +28,16 @@ class _Work:
 
     task: asyncio.Task[None]
     waiters: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+    def give_up_later(self, seconds: float) -> None:
+        self.forget()
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.give_up_if_unwanted)
+
+    def forget(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def give_up_if_unwanted(self) -> None:
         if not self.waiters:
@@ -107,7 +117,7 @@ class Chain:
                 work.give_up_if_unwanted()
             elif not work.waiters and not outcome.done():
                 # Its sender may come back for it, but not after longer than that.
-                asyncio.get_running_loop().call_later(self._patience, work.give_up_if_unwanted)
+                work.give_up_later(self._patience)
 
     def drain(self) -> None:
         """Give up what nobody waits for any more.
@@ -145,7 +155,7 @@ class Chain:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # raised to its sender; the connection may be gone, and that is all right
+            task.exception()  # was raised to its sender, whose connection may be gone
 
     async def _process_known(self, chunk: Chunk, key: Key) -> None:
         try:
@@ -158,7 +168,7 @@ class Chain:
         else:
             self._window.acknowledge(key)
         finally:
-            del self._work[key]
+            self._work.pop(key).forget()
 
     async def _process(self, chunk: Chunk) -> None:
         size = len(chunk.entries)
