@@ -45,6 +45,28 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests measured, passed or failed: duplicates, memory, rates."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    lines = [
+        text
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, text in report.user_properties
+        if name == "figures"
+    ]
+    if lines:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.line(line)
+
+
+@pytest.fixture
+def figures(record_property):
+    """Return a function that has a line shown at the end of the run."""
+    return lambda text: record_property("figures", text)
+
+
 def containers(why_no_program):
     """Return the module of containers, or skip."""
     try:

@@ -56,18 +56,18 @@ def test_every_setting_has_a_default_and_is_documented():
             assert f"#   {name} " in head, f"{conf.name}: {name}"
 
 
-def test_every_event_comes_out_once(pipeline):
+def test_every_event_comes_out_once(pipeline, figures):
     flow = pipeline(replicas=2)
     flow.produce_ids(range(5_000))
     began = time.monotonic()
     flow.start()
     ids = flow.ids(5_000)
     took = time.monotonic() - began
-    print(f"\n5000 events through two Fluentds in {took:.1f} s, their start included")
+    figures(f"5000 events through two Fluentds in {took:.1f} s, their start included")
     assert ids == dict.fromkeys(range(5_000), 1)
 
 
-def test_throughput_of_one_fluentd(pipeline):
+def test_throughput_of_one_fluentd(pipeline, figures):
     flow = pipeline()
     flow.start()
     flow.produce_ids(range(1_000))
@@ -76,7 +76,7 @@ def test_throughput_of_one_fluentd(pipeline):
     flow.produce_ids(range(1_000, 61_000))
     ids = flow.ids(61_000, settle=0)
     took = time.monotonic() - began
-    print(f"\n60000 events in and out of one Fluentd: {60_000 / took:,.0f} events/s")
+    figures(f"60000 events in and out of one Fluentd: {60_000 / took:,.0f} events/s")
     assert ids == dict.fromkeys(range(61_000), 1)
 
 
@@ -140,7 +140,7 @@ def test_the_key_goes_through_with_the_event(pipeline):
         assert len({message.partition for message in messages if message.key == key}) == 1
 
 
-def test_a_sidecar_that_comes_back_is_used_within_seconds(pipeline):
+def test_a_sidecar_that_comes_back_is_used_within_seconds(pipeline, figures):
     flow = pipeline()
     flow.start()
     flow.produce_ids(range(1_000))
@@ -152,7 +152,7 @@ def test_a_sidecar_that_comes_back_is_used_within_seconds(pipeline):
     back = time.monotonic()
     ids = flow.ids(2_000, settle=0)
     took = time.monotonic() - back
-    print(f"\nfirst delivery {took:.1f} s after the sidecar came back")
+    figures(f"first delivery {took:.1f} s after the sidecar came back")
     assert set(ids) == set(range(2_000))
     assert took < 8
 

@@ -123,7 +123,7 @@ class Tally:
 
 
 @pytest.fixture
-def road(kafka, fluentd, tmp_path):
+def road(kafka, fluentd, tmp_path, figures):
     """Return a function: run a fault while events flow → the tally."""
     filters = tmp_path / "filters"
     filters.mkdir()
@@ -176,8 +176,8 @@ def road(kafka, fluentd, tmp_path):
         thread.join()
         assert not failures, failures
         took = tally.last - began
-        print(
-            f"\n{EVENTS} events, {fault.__name__}: {len(tally.missing())} missing,"
+        figures(
+            f"{EVENTS} events, {fault.__name__}: {len(tally.missing())} missing,"
             f" {tally.duplicates()} duplicates, {sum(map(bool, tally.dead))} dead-lettered,"
             f" {took:.0f} s, {EVENTS / took:,.0f} events/s"
         )

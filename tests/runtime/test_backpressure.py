@@ -22,7 +22,7 @@ EVENTS_A_CHUNK = 1_000
 
 
 @pytest.mark.timeout(240)
-def test_downstream_away_for_a_minute_with_a_gigabyte_offered(tmp_path):
+def test_downstream_away_for_a_minute_with_a_gigabyte_offered(tmp_path, figures):
     (tmp_path / "filters").mkdir()
     (tmp_path / "filters" / "mark.py").write_text(
         "import bridge\n\n@bridge.filter('**')\ndef mark(record: dict) -> dict:\n"
@@ -84,8 +84,8 @@ def test_downstream_away_for_a_minute_with_a_gigabyte_offered(tmp_path):
         ended.set()
         threads[0].join()
         status = sidecar.stop()
-    print(
-        f"peak memory: transport {peak['transport'] / MIB:.0f} MiB,"
+    figures(
+        f"downstream away {AWAY} s, {OFFERED >> 20} MiB offered: peak memory: transport {peak['transport'] / MIB:.0f} MiB,"
         f" all {peak['all'] / MIB:.0f} MiB, before {before / MIB:.0f} MiB; bound {BOUND / MIB:.0f} MiB"
     )
     assert not errors

@@ -87,7 +87,7 @@ def attack(port, seed, messages, peers):
 
 
 @pytest.mark.timeout(900)
-def test_a_million_mutated_messages(rig):
+def test_a_million_mutated_messages(rig, figures):
     # The window of recent chunks grows to its size: here it is full before memory is looked at.
     running = rig(FILTERS, listen__receive_timeout=10, delivery__recent_chunks=1000)
     running.received.keep = False
@@ -127,7 +127,7 @@ def test_a_million_mutated_messages(rig):
         time.sleep(0.1)
     errors = metrics["fluent_bridge_connections_closed_total{reason=protocol error}"]
     lines = [line for line in running.log("connection closed") if line["kind"] == "protocol error"]
-    print(
+    figures(
         f"{MESSAGES} messages on {len(peers)} connections, {errors:.0f} closed with a reason,"
         f" {neighbour['sent']} events of the neighbour served, grown by {grown / MIB:.1f} MiB"
         f" and {grown_workers / MIB:.1f} MiB in the workers"

@@ -136,7 +136,7 @@ def test_many_hanging_events_in_one_chunk_get_through_all_the_same(rig):
     assert running.received.counts["error.ad.click"] == 4
 
 
-def test_the_bound_holds_for_what_is_compressed(rig):
+def test_the_bound_holds_for_what_is_compressed(rig, figures):
     bound = 64 * MIB
     running = rig(ECHO, delivery__bytes_in_flight=bound)
     running.received.keep = False
@@ -155,7 +155,7 @@ def test_the_bound_holds_for_what_is_compressed(rig):
     ]
     time.sleep(4)
     peak = transport.memory_info().rss - before
-    print(
+    figures(
         f"{len(body) * chunks >> 10} KiB stand for {len(entries) * chunks >> 20} MiB: grown by {peak >> 20} MiB"
     )
     running.sink.release()
@@ -166,7 +166,7 @@ def test_the_bound_holds_for_what_is_compressed(rig):
     assert peak < bound + 100 * MIB
 
 
-def test_the_bound_holds_for_messages_of_unannounced_size(rig):
+def test_the_bound_holds_for_messages_of_unannounced_size(rig, figures):
     bound = 64 * MIB
     running = rig(ECHO, delivery__bytes_in_flight=bound, listen__receive_timeout=3)
     transport = psutil.Process(running.sidecar.pid)
@@ -192,7 +192,7 @@ def test_the_bound_holds_for_messages_of_unannounced_size(rig):
     for thread in threads:
         thread.join()
     peak = transport.memory_info().rss - before
-    print(f"8 x {len(unfinished) >> 20} MiB offered: grown by {peak >> 20} MiB")
+    figures(f"8 x {len(unfinished) >> 20} MiB offered: grown by {peak >> 20} MiB")
     assert peak < bound + 100 * MIB
     # The neighbour is served as soon as the time of those messages is over.
     with Client("127.0.0.1", running.port, timeout=30) as client:
