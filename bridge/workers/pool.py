@@ -77,11 +77,6 @@ class Pool:
         """How many workers can take jobs."""
         return sum(worker.usable for worker in self._workers.values())
 
-    @property
-    def pids(self) -> list[int]:
-        """The workers' process ids."""
-        return [worker.pid for worker in self._workers.values() if worker.usable]
-
     async def open(self) -> None:
         """Start the workers and wait until all have loaded the filters.
 
@@ -142,8 +137,11 @@ class Pool:
         try:
             return await reply
         except asyncio.CancelledError:
-            if reply.done() and not reply.cancelled() and isinstance(reply.result()[0], wire.Done):
-                self._budget.release_results(len(reply.result()[1]))
+            # The answer may have come in the same moment; a worker's death is nobody's affair then.
+            if reply.done() and not reply.cancelled() and reply.exception() is None:
+                answer, results = reply.result()
+                if isinstance(answer, wire.Done):
+                    self._budget.release_results(len(results))
             assignment.entries = b""  # it may stay in the queue for as long as there is no worker
             raise
 

@@ -119,6 +119,12 @@ class Worker:
             whether somebody waits for them.
         on_orphans: called with the jobs that it had not begun when it ended.
         on_end: called once when it has ended, with the reason, or None if it was asked to.
+
+    Attributes:
+        loaded: whether it has loaded the filters.
+        overran: whether it was ended because it overran its deadline.
+        cpu_seconds: its CPU time, as of the last job that was done.
+        traceback: of what it failed by, if it could still say so.
     """
 
     def __init__(
@@ -151,14 +157,9 @@ class Worker:
         self.cpu_seconds = 0.0
         self.traceback: str | None = None
         self._closing = False
-        self._loaded = False
+        self.loaded = False
         self._watch: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
-
-    @property
-    def loaded(self) -> bool:
-        """Whether it has loaded the filters."""
-        return self._loaded
 
     @property
     def load(self) -> int:
@@ -169,7 +170,7 @@ class Worker:
     def usable(self) -> bool:
         """Whether it can be given jobs."""
         return (
-            self._loaded
+            self.loaded
             and self._transport is not None
             and not self._closing
             and self._reason is None
@@ -237,7 +238,7 @@ class Worker:
         reply = wire.decode_reply(head)
         match reply:
             case wire.Ready() | wire.Unloadable():
-                self._loaded = isinstance(reply, wire.Ready)
+                self.loaded = isinstance(reply, wire.Ready)
                 self.ready.set_result(reply)
             case wire.Progress(index, total):
                 current = self._jobs[0]
