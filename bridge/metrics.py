@@ -116,6 +116,16 @@ class Metrics:
             "delivery_retries", "Results that were sent once more after a failure."
         )
 
+        self.rpc_calls = self._counter(
+            "rpc_calls", "gRPC calls that ended, by method and status code.", "method", "code"
+        )
+        self.rpc_calls_in_progress = self._gauge(
+            "rpc_calls_in_progress", "Batches that gRPC callers wait for."
+        )
+        self.rpc_call_seconds = self._histogram(
+            "rpc_call_seconds", "Time from a gRPC call's arrival to its reply.", _WAIT, "method"
+        )
+
         build = Info(f"{_PREFIX}_build", "The version that runs.", registry=self.registry)
         build.info({"version": __version__})
         ProcessCollector(registry=self.registry)

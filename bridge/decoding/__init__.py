@@ -6,7 +6,14 @@ a C decoder's stack. Such an event must reach the filters as well as it can be d
 leave byte for byte as it came where no filter changed it.
 """
 
-from bridge.decoding.boundaries import array_header, boundaries, count_entries, entry_of, is_map
+from bridge.decoding.boundaries import (
+    array_header,
+    boundaries,
+    count_entries,
+    entry_of,
+    is_map,
+    text_header,
+)
 from bridge.decoding.records import (
     Opaque,
     decode_odd,
@@ -39,4 +46,5 @@ __all__ = [
     "read_head",
     "scan",
     "skip",
+    "text_header",
 ]

@@ -80,3 +80,14 @@ def array_header(length: int) -> bytes:
     if length < 1 << 16:
         return b"\xdc" + length.to_bytes(2)
     return _ARRAY_32.pack(0xDD, length)
+
+
+def text_header(length: int) -> bytes:
+    """Return the header of a text, the shortest."""
+    if length < 32:
+        return bytes([0xA0 | length])
+    if length < 1 << 8:
+        return bytes([0xD9, length])
+    if length < 1 << 16:
+        return b"\xda" + length.to_bytes(2)
+    return b"\xdb" + length.to_bytes(4)

@@ -84,6 +84,18 @@ class Chunk:
             items = self._decode_each()
         return self._checked(items)
 
+    def decode_as(self, decode: Callable[[bytes], list[Item]]) -> list[Item] | None:
+        """Return times and records as a decoder makes them, None if it cannot.
+
+        Args:
+            decode: takes the entries as one array.
+
+        Raises:
+            NotAnEvent: an entry is not one.
+        """
+        items = self.whole(decode)
+        return None if items is None else self._checked(items)
+
     def decode_raw(self) -> list[Item]:
         """Return times and records, neither decoded, nor are the records checked to be maps.
 

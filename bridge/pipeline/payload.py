@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.msgpack import Ext
 
-from bridge.decoding import Opaque, decode_odd, decode_plain, encode_odd
+from bridge.decoding import Opaque, decode_odd, decode_plain, encode_odd, text_header
 from bridge.pipeline.chunk import Chunk, Item
 
 #: Takes the time of an item, and why its event goes to the error stream.
@@ -77,6 +77,9 @@ class RecordPayload:
         fields: dict[Any, Any] = msgspec.to_builtins(view, builtin_types=self._OPAQUE)
         return fields
 
+    def pack(self, chunk: Chunk, items: list[Item]) -> None:
+        """Return None: records are encoded all at once."""
+
     def seal(self, chunk: Chunk, items: list[Item], fail: Fail) -> list[Item]:  # noqa: ARG002
         """Return items that can be encoded, and are as they came where nothing was changed."""
         odd = chunk.odd
@@ -103,9 +106,22 @@ class JsonPayload:
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
         self._encode = msgspec.json.Encoder().encode
         self._views: dict[Any, Callable[[Any], Any]] = {}
+        sole: Any = _sole(key)
+        self._sole = sole
+        self._decode_sole = msgspec.msgpack.Decoder(list[tuple[Raw, sole]]).decode
+        self._heads = _Heads(b"\x81" + msgspec.msgpack.encode(key))
 
     def open(self, chunk: Chunk, fail: Fail, *, raw: bool) -> list[Item]:
         """Return a chunk's items, with their documents undecoded if raw."""
+        sole = chunk.decode_as(self._decode_sole) if self._sole else None
+        if sole is not None:
+            if raw:
+                return [(time, Raw(record.text)) for time, record in sole]
+            decode = self._decode
+            try:
+                return [(time, decode(record.text)) for time, record in sole]
+            except _UNDECODABLE:  # one of them at least: each is tried below
+                pass
         items: list[Item] = []
         key = self._key
         for time, envelope in chunk.decode():
@@ -147,6 +163,22 @@ class JsonPayload:
         fields: dict[Any, Any] = msgspec.to_builtins(view, str_keys=True)
         return fields
 
+    def pack(self, chunk: Chunk, items: list[Item]) -> bytes | None:
+        """Return all items packed, None where that is not as simple as putting pieces together."""
+        if not chunk.items or type(chunk.items[0][1]) is not self._sole:
+            return None
+        encode, heads = self._encode, self._heads
+        parts: list[bytes | Raw] = []
+        try:
+            for time, document in items:
+                if type(document) is Raw:  # came through undecoded
+                    return None
+                text = encode(document)
+                parts += (b"\x92", time, heads[len(text)], text)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return None
+        return b"".join(parts)
+
     def seal(self, chunk: Chunk, items: list[Item], fail: Fail) -> list[Item]:
         """Return items with the documents back in copies of their records."""
         sealed: list[Item] = []
@@ -160,6 +192,9 @@ class JsonPayload:
                 text = self._text(document)
             except (TypeError, ValueError, OverflowError, RecursionError) as error:
                 fail(time, error)
+                continue
+            if type(envelope) is self._sole:
+                sealed.append((time, {key: text.decode()}))
                 continue
             same_kind = text.decode() if type(envelope[key]) is str else text
             sealed.append((time, {**envelope, key: same_kind}))
@@ -188,6 +223,40 @@ class JsonPayload:
             return self._encode(document)
         except (UnicodeEncodeError, RecursionError):
             return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _sole(key: str) -> Any:
+    """Return a type for the record that most inputs make: the document and nothing else.
+
+    Decoded as this it takes no dict an event, and what it is encoded to is known but for the
+    document. None where the key cannot be a field's name.
+    """
+    try:
+        return msgspec.defstruct(
+            "Sole", [("text", str)], rename={"text": key}, forbid_unknown_fields=True, gc=False
+        )
+    except ValueError:  # msgspec: quotes, backslashes and control characters
+        return None
+
+
+class _Heads(dict[int, bytes]):
+    """What stands before a text of some length: the map's header, its key, the text's header.
+
+    Args:
+        key: the first two.
+    """
+
+    _KEPT = 1 << 14  # most lengths come again and again; longer texts have time for a header
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__()
+        self._key = key
+
+    def __missing__(self, length: int) -> bytes:
+        head = self._key + text_header(length)
+        if length < self._KEPT:
+            self[length] = head
+        return head
 
 
 def _refuse_constant(name: str) -> None:

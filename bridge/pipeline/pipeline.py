@@ -266,6 +266,9 @@ def _kept(run: Run, tag: str, opened: list[Item], items: list[Item]) -> list[Str
 
 def _sealed(run: Run, tag: str, items: list[Item]) -> list[Stream]:
     """Return what filters made, encoded; what cannot be is for the error stream."""
+    packed = run.payload.pack(run.chunk, items)
+    if packed is not None:
+        return _stream(tag, packed, len(items))
     sealed: list[Any] = run.payload.seal(run.chunk, items, run.fail)
     try:
         return _stream(tag, _encode(sealed), len(sealed))

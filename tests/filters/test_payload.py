@@ -177,3 +177,12 @@ def test_another_field(build):
     )
     (stream,) = pipeline.run("t", entry({"doc": "{}", "message": "x"}), 1).streams
     assert unpack(stream.entries)[0][1] == {"doc": '{"was":{}}', "message": "x"}
+
+
+@pytest.mark.parametrize("key", ["ключ", 'a"b', "a\\b", "a\nb", "k" * 300])
+def test_a_field_of_any_name(build, key):
+    pipeline = build(
+        "@bridge.filter('t')\ndef f(r): return {'was': r}\n", payload="json", payload_key=key
+    )
+    (stream,) = pipeline.run("t", entry({key: "{}"}), 1).streams
+    assert unpack(stream.entries)[0][1] == {key: '{"was":{}}'}

@@ -40,6 +40,9 @@ ATTRIBUTES = {
     "downstream_connections": (),
     "delivery_seconds": (),
     "delivery_retries": (),
+    "rpc_calls": ("Process", "OK"),
+    "rpc_calls_in_progress": (),
+    "rpc_call_seconds": ("Process",),
 }
 
 
