@@ -7,6 +7,7 @@ import signal
 import ssl
 import time
 from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -28,14 +29,123 @@ from bridge.workers import wire
 from bridge.workers.pool import FiltersNotLoaded, Pool
 from bridge.workers.rescue import Rescue
 
+if TYPE_CHECKING:
+    from bridge import rpc
+
 _log = get_logger(__name__)
 
 
-class Sidecar:
-    """Road A: Forward in, workers, Forward out.
+class ForwardRoad:
+    """Forward in, Forward out, with an acknowledgement for what was delivered.
 
     Args:
         settings: all settings.
+        rescue: runs chunks on the workers.
+        budget: bytes in flight.
+        metrics: where to count.
+    """
+
+    def __init__(
+        self, settings: Settings, rescue: Rescue, budget: Budget, metrics: Metrics
+    ) -> None:
+        self._listen = settings.listen
+        self._window_file = settings.delivery.window_file
+        self._window = Window(settings.delivery.recent_chunks)
+        self._downstream = Downstream(settings.downstream, metrics)
+        self._chain = Chain(
+            rescue,
+            self._downstream,
+            window=self._window,
+            budget=budget,
+            patience=settings.delivery.patience,
+            metrics=metrics,
+        )
+        self._server = Server(
+            self._chain.accept,
+            limits=Limits(
+                max_message_bytes=self._listen.max_message_bytes,
+                receive_timeout=self._listen.receive_timeout,
+            ),
+            budget=budget,
+            metrics=metrics,
+            auth=_auth_of(self._listen),
+            tls=_tls_of(self._listen),
+        )
+        self._listening = False
+
+    @property
+    def readiness(self) -> dict[str, str | None]:
+        """What is wrong with each of its parts, None where nothing is."""
+        return {
+            "listener": None if self._listening else "not listening yet",
+            "downstream": self._downstream.loss,
+        }
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where it listens, and where it delivers to."""
+        return {
+            "listen": f"{self._listen.host}:{self._server.port}",
+            "downstream": self._downstream.address,
+        }
+
+    def load(self) -> None:
+        """Take the window of the process before this one.
+
+        Raises:
+            SettingsError: its file cannot be used.
+        """
+        if self._window_file is None:
+            return
+        try:
+            self._window.load(self._window_file)
+            self._window.save(self._window_file)
+        except OSError as error:
+            raise SettingsError(
+                f"delivery.window_file: {self._window_file} cannot be read and written:"
+                f" {error.strerror}; name a file in a folder that this user may write to"
+            ) from error
+
+    async def open(self) -> None:
+        """Connect downstream and listen.
+
+        Raises:
+            SettingsError: the address cannot be listened on.
+        """
+        self._downstream.open()
+        await _listen("listen", self._server.open(self._listen.host, self._listen.port))
+        self._listening = True
+
+    async def drain(self, grace: float) -> bool:
+        """Answer what is in flight; return whether that was done in time.
+
+        Args:
+            grace: seconds.
+        """
+        ends = time.monotonic() + grace
+        self._chain.drain()
+        drained = await self._server.drain(grace)
+        return await self._chain.finish(ends - time.monotonic()) and drained
+
+    async def close(self) -> None:
+        """Give up what is left, and keep the window for the next process."""
+        await self._chain.close()
+        if self._window_file is not None:
+            try:
+                self._window.save(self._window_file)
+            except OSError as error:
+                _log.error("window not saved", file=str(self._window_file), reason=error.strerror)
+        await self._downstream.close()
+
+
+class Sidecar:
+    """The workers, and the roads that lead to them: Forward, gRPC or both.
+
+    Args:
+        settings: all settings.
+
+    Raises:
+        SettingsError: a file that the settings name cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,30 +161,19 @@ class Sidecar:
             budget=budget,
             metrics=self.metrics,
         )
-        self.downstream = Downstream(settings.downstream, self.metrics)
-        self._window = Window(settings.delivery.recent_chunks)
-        self.chain = Chain(
-            Rescue(self.pool.run, budget, self.metrics),
-            self.downstream,
-            window=self._window,
-            budget=budget,
-            patience=settings.delivery.patience,
-            metrics=self.metrics,
+        rescue = Rescue(self.pool.run, budget, self.metrics)
+        self._forward = (
+            ForwardRoad(settings, rescue, budget, self.metrics) if settings.listen.enabled else None
         )
-        listen = settings.listen
-        self.server = Server(
-            self.chain.accept,
-            limits=Limits(
-                max_message_bytes=listen.max_message_bytes,
-                receive_timeout=listen.receive_timeout,
-            ),
-            budget=budget,
-            metrics=self.metrics,
-            auth=_auth_of(listen),
-            tls=_tls_of(listen),
-        )
+        self._rpc: rpc.Server | None = None
+        if settings.rpc.enabled:
+            # gRPC is 20 MiB of memory that Forward alone does not need.
+            from bridge import rpc  # noqa: PLC0415
+
+            self._rpc = rpc.Server(
+                settings.rpc, self.pool, rescue, budget=budget, metrics=self.metrics
+            )
         self.admin = Admin(settings.admin.host, settings.admin.port, self.metrics, self.readiness)
-        self._listening = False
         self._draining = False
 
     def readiness(self) -> dict[str, str | None]:
@@ -82,9 +181,9 @@ class Sidecar:
         return {
             "filters": None if self.pool.filters else "the workers have not loaded the filters yet",
             "workers": None if self.pool.ready else "no worker is ready: one is being started",
-            "listener": None if self._listening else "not listening yet",
             "shutdown": "the sidecar is ending" if self._draining else None,
-            "downstream": self.downstream.loss,
+            **(self._forward.readiness if self._forward else {}),
+            **({"rpc": self._rpc.trouble} if self._rpc else {}),
         }
 
     async def open(self) -> None:
@@ -95,27 +194,22 @@ class Sidecar:
             SettingsError: an address cannot be listened on.
         """
         await _listen("admin", self.admin.start())
-        if (file := self._settings.delivery.window_file) is not None:
-            try:
-                self._window.load(file)
-                self._window.save(file)
-            except OSError as error:
-                raise SettingsError(
-                    f"delivery.window_file: {file} cannot be read and written: {error.strerror};"
-                    " name a file in a folder that this user may write to"
-                ) from error
+        if self._forward:
+            self._forward.load()
+        if self._rpc:
+            await self._rpc.open()
         await self.pool.open()
-        self.downstream.open()
-        listen = self._settings.listen
-        await _listen("listen", self.server.open(listen.host, listen.port))
-        self._listening = True
+        if self._rpc:
+            self._rpc.serve()
+        if self._forward:
+            await self._forward.open()
         _log.info(
             "ready",
-            listen=f"{listen.host}:{self.server.port}",
-            downstream=self.downstream.address,
+            **(self._forward.addresses if self._forward else {}),
+            **({"rpc": self._rpc.addresses} if self._rpc else {}),
             admin=f"{self._settings.admin.host}:{self.admin.port}",
             workers=self.pool.ready,
-            filters=[f"{name} ({pattern})" for name, pattern in self.pool.filters],
+            filters=[f"{one.name} ({one.pattern})" for one in self.pool.filters],
         )
 
     async def close(self) -> None:
@@ -124,22 +218,23 @@ class Sidecar:
         grace = self._settings.shutdown.grace
         ends = time.monotonic() + grace
         _log.info("draining", grace_seconds=grace)
-        self.chain.drain()
-        drained = await self.server.drain(grace)
-        drained &= await self.chain.finish(ends - time.monotonic())
+        roads = [road.drain(grace) for road in (self._forward, self._rpc) if road]
+        drained = all(await asyncio.gather(*roads))
         if drained:
             _log.info("drained, everything received was answered")
         else:
             _log.warning("not drained in time: upstream keeps what was not acknowledged")
-        await self.chain.close()
-        if (file := self._settings.delivery.window_file) is not None:
-            try:
-                self._window.save(file)
-            except OSError as error:
-                _log.error("window not saved", file=str(file), reason=error.strerror)
-        await self.downstream.close()
+        if self._forward:
+            await self._forward.close()
         # Workers with nothing to do end at once, but for what the filters' close() does.
         await self.pool.close(max(ends - time.monotonic(), 1) if drained else 0)
+        await self.admin.close()
+
+    async def abandon(self) -> None:
+        """End a sidecar whose opening failed or was given up."""
+        if self._rpc:
+            await self._rpc.drain(0)
+        await self.pool.close(0)
         await self.admin.close()
 
 
@@ -170,7 +265,6 @@ async def _run(settings: Settings) -> int:
     if not opening.done():  # told to end while the filters load
         opening.cancel()
         await asyncio.wait([opening])
-        await sidecar.pool.close(0)
     else:
         try:
             opening.result()
@@ -182,8 +276,7 @@ async def _run(settings: Settings) -> int:
             await waiting
             await sidecar.close()
             return 0
-        await sidecar.pool.close(0)
-    await sidecar.admin.close()
+    await sidecar.abandon()
     return 0 if ended.is_set() else 2
 
 

@@ -19,7 +19,7 @@ from bridge.demo.kafka import KafkaBroker
 from bridge.demo.processes import free_port as find_free_port
 
 REQUIRED = {name.strip() for name in os.environ.get("BRIDGE_TEST_REQUIRE", "").split(",")} - {""}
-PROGRAMS = ("fluentd", "kafka")
+PROGRAMS = ("fluentd", "fluentd-oldest", "kafka")
 
 
 def pytest_configure():

@@ -16,6 +16,7 @@ from bridge.forward import Chunk
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
 from bridge.workers import wire
+from bridge.workers.counts import count_delivered, count_run
 from bridge.workers.pool import Answer
 from bridge.workers.rescue import Rescue, Unrunnable
 
@@ -183,7 +184,7 @@ class Chain:
         try:
             replies = [reply for reply, _ in answers if isinstance(reply, wire.Done)]
             for reply in replies:
-                self._count_run(reply)
+                count_run(self._metrics, reply)
             parts = _parts(answers)
             del answers
             if len(parts) == 1:
@@ -193,7 +194,7 @@ class Chain:
                     for part in parts:
                         group.create_task(self._downstream.deliver(part))
             for reply in replies:
-                self._count_delivered(reply)
+                count_delivered(self._metrics, reply)
         finally:
             for results in held:
                 self._budget.release_results(results)
@@ -218,24 +219,6 @@ class Chain:
                     raise NotAnEvent(reason)
                 case _:
                     return answers
-
-    def _count_run(self, reply: wire.Done) -> None:
-        for name, seconds, events, dropped, failed in reply.filters:
-            self._metrics.filter_seconds.labels(name).observe(seconds)
-            self._metrics.filter_events.labels(name).inc(events)
-            self._metrics.filter_dropped.labels(name).inc(dropped)
-            self._metrics.filter_errors.labels(name).inc(failed)
-        self._metrics.add_instruments(reply.instruments)
-
-    def _count_delivered(self, reply: wire.Done) -> None:
-        # All four together and only now, so that at any moment events in are events out, dropped
-        # and dead-lettered, but for what filters made more of.
-        self._metrics.received_events.inc(reply.received)
-        self._metrics.dropped_events.inc(reply.dropped)
-        self._metrics.error_events.inc(reply.errors)
-        for _, count, _, is_error in reply.streams:
-            if not is_error:
-                self._metrics.emitted_events.inc(count)
 
 
 def _parts(answers: list[Answer]) -> list[Part]:

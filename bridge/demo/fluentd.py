@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bridge.demo.processes import Program, free_port, listening
+from bridge.demo.processes import Program, children, free_port, listening
 
 PROGRAM = "fluentd"
 
@@ -31,6 +34,12 @@ def configuration(road: str = "forward") -> Path:
     raise FileNotFoundError(f"there is no configuration {road}.conf in {folder}")
 
 
+def plugin() -> list[str]:
+    """Return the arguments by which Fluentd finds fluent-plugin-bridge uninstalled."""
+    library = configuration().parent / "fluent-plugin-bridge" / "lib"
+    return ["-I", str(library), "-p", str(library / "fluent" / "plugin")]
+
+
 class Fluentd:
     """A Fluentd, supervisor and worker, that runs one of the complete configurations.
 
@@ -40,10 +49,18 @@ class Fluentd:
             ``RETURN_PORT`` are set here where they are missing. What is changed in the attribute
             of this name holds from the next start.
         conf: the configuration; by default that of road A.
+        arguments: more of Fluentd's own, as :func:`plugin` returns.
+        listens: whether the configuration has an input at ``RETURN_PORT``.
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str], *, conf: Path | None = None
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        conf: Path | None = None,
+        arguments: Sequence[str] = (),
+        listens: bool = True,
     ) -> None:
         self.folder = folder
         self.settings = {
@@ -52,8 +69,9 @@ class Fluentd:
             **settings,
         }
         self.return_port = int(self.settings["RETURN_PORT"])
+        self._listens = listens
         self._program = Program(
-            [PROGRAM, "--config", str(conf or configuration())],
+            [PROGRAM, "--config", str(conf or configuration()), *arguments],
             log=folder / "fluentd.log",
             environment=self.settings,
         )
@@ -62,6 +80,11 @@ class Fluentd:
     def missing() -> str | None:
         """Return why there can be none on this machine, None where there can."""
         return None if shutil.which(PROGRAM) else f"{PROGRAM} is not on the PATH"
+
+    @property
+    def pid(self) -> int:
+        """Its supervisor's id."""
+        return self._program.pid
 
     @property
     def running(self) -> bool:
@@ -73,7 +96,7 @@ class Fluentd:
         return self._program.output()
 
     def start(self, timeout: float = 60.0) -> None:
-        """Start it, and return when its worker runs and accepts connections.
+        """Start it, and return when its worker runs and, if it listens, accepts connections.
 
         Args:
             timeout: seconds to wait at most. A worker that finds no Kafka ends, and its
@@ -83,7 +106,10 @@ class Fluentd:
             ProgramError: it did not start; the message has its log's tail.
         """
         self._program.start(
-            lambda: _STARTED in self._program.output() and listening(self.return_port),
+            lambda: (
+                _STARTED in self._program.output()
+                and (not self._listens or listening(self.return_port))
+            ),
             timeout=timeout,
         )
 
@@ -94,6 +120,20 @@ class Fluentd:
     def kill(self) -> None:
         """End supervisor and worker by SIGKILL."""
         self._program.kill()
+
+    def kill_worker(self) -> None:
+        """End its worker by SIGKILL; its supervisor starts another."""
+        for pid in children(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop supervisor and worker where they stand, by SIGSTOP, until :meth:`thaw`."""
+        self._program.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._program.signal(signal.SIGCONT)
 
     def restart(self, grace: float = 60.0, timeout: float = 60.0) -> None:
         """End it in good order and start it again on its buffers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from bridge.demo.processes import Program, ProgramError, free_port, listening
 # Names as in Kafka's own distribution, below bin/.
 SERVER_START = "kafka-server-start.sh"
 STORAGE = "kafka-storage.sh"
+
+_PROPAGATION = 10.0
+
+# Seconds until a controller apart takes the partitions from a broker that is gone.
+BROKER_SESSION_TIMEOUT = 2
 
 CLUSTER_ID = "fluent-bridge-demo-000"  # 22 characters, as kafka-storage.sh random-uuid writes
 
@@ -46,28 +52,70 @@ def server_properties(port: int, controller_port: int, data: Path) -> dict[str, 
         "transaction.state.log.num.partitions": "1",
         # The first member of a group need not wait 3 s for others.
         "group.initial.rebalance.delay.ms": "0",
+        # A transaction is aborted when its timeout is over, and not up to 10 s later.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
         # A misspelt topic is an error and no new topic.
         "auto.create.topics.enable": "false",
     }
 
 
+def apart(settings: dict[str, str], data: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings of a controller and of a broker, from those of a node that is both.
+
+    Args:
+        settings: as :func:`server_properties` returns them.
+        data: the folder of the controller's log.
+    """
+    broker_listener, controller_listener = settings["listeners"].split(",")
+    controller = {
+        **settings,
+        "process.roles": "controller",
+        "listeners": controller_listener,
+        "log.dirs": str(data),
+        # A killed broker may only come back when its session is over: after 9 s by default.
+        "broker.session.timeout.ms": str(BROKER_SESSION_TIMEOUT * 1000),
+    }
+    del controller["advertised.listeners"]
+    broker = {
+        **settings,
+        "node.id": "2",
+        "process.roles": "broker",
+        "listeners": broker_listener,
+        "broker.heartbeat.interval.ms": "500",
+    }
+    return controller, broker
+
+
 class KafkaBroker:
-    """A real Apache Kafka of one node: broker and KRaft controller in one process.
+    """A real Apache Kafka of one broker.
 
     Stopping or killing it keeps its data; :meth:`start` goes on with them on the same port.
 
     Args:
         folder: an empty or missing folder for its configuration, data and log.
+        controller_apart: whether the KRaft controller is a process of its own and outlives a kill.
+            A broker that is back before the controller has taken its partitions from it acts on its
+            old metadata, then loses them for a moment, and drops the markers of the transactions
+            that it ends in that moment for good (TransactionMarkerChannelManager.scala, "these
+            partitions are likely deleted already"): what was committed may be lost to readers then.
+            So one that is killed amid transactions wants a controller apart, and to be started no
+            sooner than ``BROKER_SESSION_TIMEOUT`` seconds later.
     """
 
     real = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, controller_apart: bool = False) -> None:
         self.folder = folder
         self.port = free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._properties = folder / "server.properties"
         self._program = Program([SERVER_START, str(self._properties)], log=folder / "kafka.log")
+        self._controller: Program | None = None
+        self._controller_properties = folder / "controller.properties"
+        if controller_apart:
+            self._controller = Program(
+                [SERVER_START, str(self._controller_properties)], log=folder / "controller.log"
+            )
 
     @staticmethod
     def missing() -> str | None:
@@ -92,16 +140,25 @@ class KafkaBroker:
             ProgramError: it did not start; the message has its log's tail.
         """
         if not self._properties.exists():
-            self._format()
+            self._configure()
+        if self._controller is not None and not self._controller.running:
+            self._controller.start(lambda: listening(self._controller_port), timeout=timeout)
         self._program.start(self._answers, timeout=timeout)
 
-    def _format(self) -> None:
+    def _configure(self) -> None:
+        self._controller_port = free_port()
+        settings = server_properties(self.port, self._controller_port, self.folder / "data")
+        if self._controller is not None:
+            controller, settings = apart(settings, self.folder / "controller")
+            self._format(self._controller_properties, controller)
+        self._format(self._properties, settings)
+
+    def _format(self, file: Path, settings: dict[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = server_properties(self.port, free_port(), self.folder / "data")
-        self._properties.write_text("".join(f"{key}={settings[key]}\n" for key in settings))
+        file.write_text("".join(f"{key}={settings[key]}\n" for key in settings))
         try:
             subprocess.run(  # noqa: S603 - the command is our own
-                [STORAGE, "format", "-t", CLUSTER_ID, "-c", str(self._properties)],
+                [STORAGE, "format", "-t", CLUSTER_ID, "-c", str(file)],
                 check=True,
                 capture_output=True,
                 text=True,
@@ -118,9 +175,11 @@ class KafkaBroker:
     def stop(self, grace: float = 30.0) -> None:
         """End it in good order; after so many seconds by SIGKILL."""
         self._program.stop(grace)
+        if self._controller is not None:
+            self._controller.stop(grace)
 
     def kill(self) -> None:
-        """End it by SIGKILL."""
+        """End the broker by SIGKILL."""
         self._program.kill()
 
     def create_topic(self, name: str, partitions: int = 4, **config: str) -> None:
@@ -135,6 +194,19 @@ class KafkaBroker:
             confluent_kafka.KafkaException: it exists already, or the broker is away.
         """
         create_topic(self.bootstrap, name, partitions, **config)
+
+    def delete_topics(self, *names: str) -> None:
+        """Delete topics with what is in them.
+
+        Args:
+            names: topics that exist.
+
+        Raises:
+            confluent_kafka.KafkaException: one does not, or the broker is away.
+        """
+        admin = _admin(self.bootstrap)  # has to outlive the calls
+        for deleted in admin.delete_topics(list(names), operation_timeout=30).values():
+            deleted.result(timeout=35)
 
 
 class MockKafka:
@@ -213,6 +285,10 @@ def create_topic(bootstrap: str, name: str, partitions: int = 4, **config: str) 
     topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
     admin = _admin(bootstrap)  # has to outlive the call
     admin.create_topics([topic], operation_timeout=30)[name].result(timeout=35)
+    # The controller has it; the broker, which answers clients, learns of it a moment later.
+    deadline = time.monotonic() + _PROPAGATION
+    while admin.list_topics(name, timeout=10).topics[name].error and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _answers(bootstrap: str) -> bool:

@@ -36,6 +36,11 @@ def listening(port: int, host: str = "127.0.0.1") -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that a process has started itself."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class Program:
     """A program, and the one process of it that runs at a time.
 
@@ -145,6 +150,11 @@ class Program:
         self._process.wait()
         if self._process.stdin:
             self._process.stdin.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
 
     def output(self) -> str:
         """Return what the process has written since it was last started."""

@@ -23,13 +23,15 @@ _PREFIX = "FLUENT_BRIDGE_"
 class Sidecar:
     """``fluent-bridge run`` on free ports of 127.0.0.1, the same ones after a restart.
 
+    For gRPC alone give it ``listen.enabled`` false and ``rpc.socket`` or ``rpc.port``.
+
     Args:
         filters: the folder of filter files.
         folder: where its log goes.
         settings: settings by their dotted names, beside the ports.
 
     Attributes:
-        port: where it accepts Forward connections.
+        port: where it accepts Forward connections, unless told not to.
         admin: where it serves health and metrics.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,7 @@ from bridge.errors import BridgeError
 _ANY_PARTITION = -1  # RD_KAFKA_PARTITION_UA: librdkafka chooses
 _READ_AT_ONCE = 5_000
 _CALL_PROGRESS_EVERY = 1_000
+_PACE_EVERY = 50
 
 
 class Message(NamedTuple):
@@ -101,24 +102,38 @@ def produce(
     return delivered
 
 
+def paced(values: Iterable[bytes], rate: float) -> Iterator[bytes]:
+    """Hand on values at so many a second, those that are late at once."""
+    began = time.monotonic()
+    for number, value in enumerate(values):
+        if number % _PACE_EVERY == 0:
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+        yield value
+
+
 class TopicReader:
     """Reads all partitions of topics from their beginning, without a consumer group.
 
     Args:
         bootstrap: the brokers, ``host:port,...``.
         topics: topics that exist.
+        at_once: most messages that one reading returns; it returns early with so many only.
 
     Raises:
         TopicError: one of them does not exist.
     """
 
-    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+    def __init__(
+        self, bootstrap: str, topics: Sequence[str], *, at_once: int = _READ_AT_ONCE
+    ) -> None:
+        self._at_once = at_once
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
                 "group.id": "fluent-bridge-reader",  # required, though no group is joined
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 50,
+                "isolation.level": "read_committed",  # so it is by default; tests rely on it
                 "log_level": 2,  # a broker that is away is awaited
             }
         )
@@ -145,7 +160,7 @@ class TopicReader:
                 no such thing: it is awaited.
         """
         messages = []
-        for message in self._consumer.consume(_READ_AT_ONCE, timeout):
+        for message in self._consumer.consume(self._at_once, timeout):
             error = message.error()
             if error is not None:
                 if error.retriable():

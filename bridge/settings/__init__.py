@@ -8,6 +8,7 @@ from bridge.settings.groups import (
     FiltersSettings,
     ListenSettings,
     LogSettings,
+    RpcSettings,
     ShutdownSettings,
     WorkersSettings,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "FiltersSettings",
     "ListenSettings",
     "LogSettings",
+    "RpcSettings",
     "Setting",
     "Settings",
     "Shown",

@@ -6,6 +6,7 @@ about wrong values are all made from these models.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -33,6 +34,8 @@ Secret: TypeAlias = Annotated[SecretStr, Field(min_length=1)]
 
 MIB = 1 << 20
 
+_LONGEST_SOCKET_PATH = 107  # unix(7): sun_path, and the zero byte that ends it
+
 
 def _hostname() -> str:
     """Return a name that is not the one of the Fluentd in the same pod, which refuses its own."""
@@ -55,7 +58,8 @@ class FiltersSettings(Group):
     )
     payload: Literal["raw", "json"] = Field(
         default="raw",
-        description="raw: a filter gets the record; json: the document that the payload key holds",
+        description="raw: a filter gets the record; json: the document that the payload key holds,"
+        " which is written anew, in its shortest form, unless only predicates saw it",
     )
     payload_key: Name = Field(
         default="message",
@@ -66,6 +70,10 @@ class FiltersSettings(Group):
 class ListenSettings(Group):
     """The Forward port that Fluentd sends to."""
 
+    enabled: bool = Field(
+        default=True,
+        description="take chunks over Forward and deliver downstream; false for gRPC alone",
+    )
     host: Name = Field(default="127.0.0.1", description="address to listen on")
     port: ListenPort = Field(default=24224, description="port to listen on; 0 is any free one")
     hostname: Name = Field(
@@ -200,8 +208,76 @@ class DeliverySettings(Group):
     )
     bytes_in_flight: Size = Field(
         default=ByteSize(256 * MIB),
-        description="chunks held in memory; when full, nothing more is read",
+        description="chunks and results held in memory; when full, nothing more is read, and"
+        " gRPC callers are told to come again",
     )
+
+
+class RpcSettings(Group):
+    """The gRPC service that Fluentd's bridge plugins call."""
+
+    socket: Path | None = Field(
+        default=None,
+        description="path of a Unix socket to listen on; whoever may enter its folder may connect",
+    )
+    host: Name = Field(
+        default="127.0.0.1", description="address to listen on; beyond this machine only with TLS"
+    )
+    port: ListenPort | None = Field(
+        default=None, description="TCP port to listen on; 0 is any free one"
+    )
+    tls_cert_file: FilePath | None = Field(
+        default=None, description="certificate chain in PEM; turns TLS on for the TCP port"
+    )
+    tls_key_file: FilePath | None = Field(
+        default=None, description="the certificate's private key in PEM"
+    )
+    tls_client_ca_file: FilePath | None = Field(
+        default=None,
+        description="authorities in PEM that callers must have their certificate from (mutual TLS)",
+    )
+    max_message_bytes: Size = Field(
+        default=ByteSize(64 * MIB),
+        description="largest request taken; plugins ask for it and cut what is larger",
+    )
+    max_calls: int = Field(
+        default=64,
+        ge=1,
+        le=65536,
+        description="batches worked on at once; a caller beyond them is told to come again",
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is anything to listen on."""
+        return self.socket is not None or self.port is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> RpcSettings:
+        if self.socket is not None and len(bytes(self.socket)) > _LONGEST_SOCKET_PATH:
+            raise ValueError(
+                f"rpc.socket: {self.socket} is longer than the {_LONGEST_SOCKET_PATH} bytes that a"
+                " Unix socket's path may have; choose a shorter one"
+            )
+        _both(("rpc.tls_cert_file", self.tls_cert_file), ("rpc.tls_key_file", self.tls_key_file))
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError(
+                "rpc.tls_client_ca_file needs rpc.tls_cert_file and rpc.tls_key_file:"
+                " callers can show a certificate only over TLS"
+            )
+        if self.port is None:
+            if self.tls_cert_file is not None:
+                raise ValueError(
+                    "rpc.tls_cert_file is for rpc.port, which is not set: a Unix socket has no TLS;"
+                    " set the port, or take the files out"
+                )
+        elif self.tls_cert_file is None and not _loopback(self.host):
+            raise ValueError(
+                f"rpc.host ({self.host}) is reached from other machines, and without TLS whoever"
+                " reaches it reads and writes events in the clear: set rpc.tls_cert_file and"
+                " rpc.tls_key_file, or use rpc.socket or 127.0.0.1"
+            )
+        return self
 
 
 class WorkersSettings(Group):
@@ -214,7 +290,9 @@ class WorkersSettings(Group):
         description="worker processes; 0 is as many as the CPU quota allows",
     )
     deadline: Seconds = Field(
-        default=30.0, description="longest that a worker may take for a chunk before it is replaced"
+        default=15.0,
+        description="longest that a worker may take for a chunk before it is replaced; an event"
+        " that never returns takes it three times: keep it under a third of the plugin's timeout",
     )
     start_timeout: Seconds = Field(
         default=60.0, description="longest that a worker may take to load the filters"
@@ -253,6 +331,13 @@ class ShutdownSettings(Group):
         description="time to finish or hand back what is in flight after SIGTERM; must be under"
         " Kubernetes' terminationGracePeriodSeconds, which is 30 s unless set",
     )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _both(one: tuple[str, object], other: tuple[str, object]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import PrivateAttr, ValidationError, model_validator
+from pydantic import ByteSize, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from bridge.errors import SettingsError
@@ -49,6 +49,7 @@ class Settings(groups.Group):
     filters: groups.FiltersSettings = groups.FiltersSettings()
     listen: groups.ListenSettings = groups.ListenSettings()
     downstream: groups.DownstreamSettings = groups.DownstreamSettings()
+    rpc: groups.RpcSettings = groups.RpcSettings()
     delivery: groups.DeliverySettings = groups.DeliverySettings()
     workers: groups.WorkersSettings = groups.WorkersSettings()
     admin: groups.AdminSettings = groups.AdminSettings()
@@ -102,13 +103,30 @@ class Settings(groups.Group):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        largest, room = self.listen.max_message_bytes, self.delivery.bytes_in_flight
-        if largest > room:
+        if self.rpc.enabled:
+            self._check_rpc()
+        elif not self.listen.enabled:
             raise ValueError(
-                f"listen.max_message_bytes ({largest.human_readable()}) is over"
-                f" delivery.bytes_in_flight ({room.human_readable()}): the largest message would"
-                " never find room"
+                "listen.enabled is false, and neither rpc.socket nor rpc.port is set: no event"
+                " would ever come in; set one of them"
             )
+        if self.listen.enabled:
+            self._check_forward()
+        return self
+
+    def _check_rpc(self) -> None:
+        self._check_room("rpc.max_message_bytes", self.rpc.max_message_bytes)
+        if not self.rpc.port:
+            return
+        for name, host, port in (
+            ("admin.port", self.admin.host, self.admin.port),
+            ("listen.port", self.listen.host, self.listen.port if self.listen.enabled else 0),
+        ):
+            if (self.rpc.host, self.rpc.port) == (host, port):
+                raise ValueError(f"{name} and rpc.port are both {port}: give each its own")
+
+    def _check_forward(self) -> None:
+        self._check_room("listen.max_message_bytes", self.listen.max_message_bytes)
         for name, seconds in (
             ("workers.deadline", self.workers.deadline),
             ("downstream.ack_timeout", self.downstream.ack_timeout),
@@ -129,7 +147,14 @@ class Settings(groups.Group):
             raise ValueError(
                 f"admin.port and listen.port are both {listen.port}: give each its own"
             )
-        return self
+
+    def _check_room(self, name: str, largest: ByteSize) -> None:
+        room = self.delivery.bytes_in_flight
+        if largest > room:
+            raise ValueError(
+                f"{name} ({largest.human_readable()}) is over delivery.bytes_in_flight"
+                f" ({room.human_readable()}): the largest message would never find room"
+            )
 
     def origins(self) -> dict[str, str]:
         """Return where each setting's value came from, by the setting's dotted name.

@@ -128,7 +128,7 @@ def from_file(path: str, names: Names, problems: list[str]) -> dict[Path, Given]
     given: dict[Path, Given] = {}
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - messages show it as written
-            loader = yaml.SafeLoader(file)
+            loader = yaml.SafeLoader(file.read())
         root = loader.get_single_node()
         groups = dict.fromkeys(setting.path[0] for setting in names.values())
         for group, line, settings in _entries(root, path, problems):

@@ -70,12 +70,19 @@ class Pool:
         self._opened = False
         self._restart_delay = _RESTART_DELAY[0]
         self._restarts: set[asyncio.Task[None]] = set()
-        self.filters: list[tuple[str, str]] = []
+        self.filters: list[wire.Filter] = []
 
     @property
     def ready(self) -> int:
         """How many workers can take jobs."""
         return sum(worker.usable for worker in self._workers.values())
+
+    @property
+    def idle(self) -> int:
+        """How many workers have nothing to do and nothing waiting for them."""
+        if self._queue:
+            return 0
+        return sum(one.usable and not one.load for one in self._workers.values())
 
     async def open(self) -> None:
         """Start the workers and wait until all have loaded the filters.

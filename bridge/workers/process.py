@@ -151,7 +151,9 @@ class Worker:
         gc.disable()
         gc.collect()
         gc.freeze()
-        self._channel.send(wire.Ready([(one.name, one.pattern) for one in registry.filters]))
+        self._channel.send(
+            wire.Ready([wire.Filter(one.name, one.pattern, one.batch) for one in registry.filters])
+        )
         jobs = 0
         try:
             while frame := self._channel.receive():

@@ -44,7 +44,13 @@ class Rescue:
         self._metrics = metrics
 
     async def run(
-        self, tag: str, entries: Entries, count: int | None, compressed: str | None
+        self,
+        tag: str,
+        entries: Entries,
+        count: int | None,
+        compressed: str | None,
+        *,
+        first: bool = False,
     ) -> list[Answer]:
         """Return the workers' answers, which together cover the chunk in its order.
 
@@ -57,13 +63,15 @@ class Rescue:
             entries: its entries.
             count: how many they are said to be.
             compressed: how they are compressed, if they are.
+            first: whether they go before what waits, and do not wait for room: they are a piece of
+                what holds results already.
 
         Raises:
             Unrunnable: it ends workers before its events can be counted.
         """
         job = wire.Job(tag.encode("utf-8", "surrogateescape"), count, compressed)
         try:
-            return [await self._run(job, entries)]
+            return [await self._run(job, entries, first=first)]
         except WorkerDied as died:
             self._count(died, tag)
         answers: list[Answer] = []

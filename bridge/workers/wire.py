@@ -61,14 +61,28 @@ class Job(msgspec.Struct, array_like=True, frozen=True):
     verdict: tuple[str, str] | None = None
 
 
+class Filter(msgspec.Struct, array_like=True, frozen=True):
+    """A filter that is loaded.
+
+    Attributes:
+        name: its name.
+        pattern: its tag pattern.
+        batch: whether it takes all events of a chunk, which must then not be cut.
+    """
+
+    name: str
+    pattern: str
+    batch: bool
+
+
 class Ready(msgspec.Struct, array_like=True, tag=True, frozen=True):
     """The worker has loaded the filters.
 
     Attributes:
-        filters: name and tag pattern of each, in order.
+        filters: the filters, in order.
     """
 
-    filters: list[tuple[str, str]]
+    filters: list[Filter]
 
 
 class Unloadable(msgspec.Struct, array_like=True, tag=True, frozen=True):

@@ -1,6 +1,7 @@
 """Every setting comes from the right source, and every mistake is named."""
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from bridge.errors import SettingsError
 from bridge.settings import Settings, catalogue
 from bridge.settings.catalogue import nearest
 
+GEM = Path(__file__).parents[2] / "fluent-conf/fluent-plugin-bridge/lib/fluent/plugin/bridge"
 FILE = "listen:\n  port: 3\n"
 FLAG = ["--listen.port", "1"]
 VARIABLE = {"FLUENT_BRIDGE_LISTEN__PORT": "2"}
@@ -66,6 +68,7 @@ def test_every_setting_has_flag_and_variable(tmp_path):
         "listen.users": "{alice: secret}",
         "log.level": "debug",
         "log.format": "json",
+        "rpc.port": "24230",
     }
     for name, setting in catalogue(Settings).items():
         if name.endswith("_file"):
@@ -150,6 +153,17 @@ MISTAKES_IN_FLAGS = [
     (["--delivery.patience", "50"], "downstream.ack_timeout (60 s) is over delivery.patience (50 s)"),
     (["--downstream.port", "24224"], "results would come back in for ever"),
     (["--admin.port", "24224"], "admin.port and listen.port are both 24224"),
+    (["--admin.port", "24224", "--listen.enabled", "false"], "listen.enabled is false, and neither rpc.socket nor rpc.port is set: no event would ever come in"),
+    (["--rpc.port", "24224"], "listen.port and rpc.port are both 24224"),
+    (["--rpc.port", "24280", "--listen.enabled", "false"], "admin.port and rpc.port are both 24280"),
+    (["--rpc.port", "1", "--rpc.host", "0.0.0.0"], "rpc.host (0.0.0.0) is reached from other machines, and without TLS whoever reaches it reads and writes events in the clear: set rpc.tls_cert_file and rpc.tls_key_file, or use rpc.socket or 127.0.0.1"),
+    (["--rpc.port", "1", "--rpc.host", "sidecar.example"], "reached from other machines"),
+    (["--rpc.port", "1", "--rpc.tls_key_file", __file__], "rpc.tls_key_file is set, but rpc.tls_cert_file is not"),
+    (["--rpc.port", "1", "--rpc.tls_client_ca_file", __file__], "rpc.tls_client_ca_file needs rpc.tls_cert_file"),
+    (["--rpc.tls_cert_file", __file__, "--rpc.tls_key_file", __file__], "rpc.tls_cert_file is for rpc.port, which is not set"),
+    (["--rpc.socket", "/" + "x" * 107], "is longer than the 107 bytes that a Unix socket's path may have"),
+    (["--rpc.socket", "/x", "--rpc.max_message_bytes", "1GiB"], "rpc.max_message_bytes (1.0GiB) is over delivery.bytes_in_flight"),
+    (["--rpc.max_calls", "0"], "a whole number from 1 to 65536"),
     (["--config", "/no/such.yaml"], "file /no/such.yaml: cannot be read: No such file or directory"),
 ]  # fmt: skip
 
@@ -208,6 +222,28 @@ def test_mistakes_in_the_file(file, text, message):
     assert message in str(caught.value)
     assert path in str(caught.value)
     assert "12345" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--rpc.socket", "/x"],
+        ["--rpc.port", "0"],
+        ["--rpc.port", "1", "--rpc.host", "::1"],
+        ["--rpc.port", "1", "--rpc.host", "localhost"],
+        ["--rpc.port", "1", "--rpc.host", "0.0.0.0", "--rpc.tls_cert_file", __file__, "--rpc.tls_key_file", __file__],
+        # What is wrong with the Forward road is nobody's affair when there is none.
+        ["--rpc.socket", "/x", "--listen.enabled", "false", "--downstream.port", "24224", "--workers.deadline", "300", "--admin.port", "24224"],
+        ["--rpc.port", "24224", "--listen.enabled", "false"],
+    ],
+)  # fmt: skip
+def test_ways_in(argv):
+    assert Settings.load(argv, {}).rpc.enabled
+
+
+def test_a_long_file_is_read_to_its_end(file):
+    path = file("listen:\n" + "  # a comment\n" * 2000 + "  port: 3\n")
+    assert Settings.load(["--config", path], {}).listen.port == 3
 
 
 def test_all_mistakes_are_told_at_once(file):
@@ -282,3 +318,9 @@ def test_defaults_are_what_the_parts_expect():
     assert settings.listen.max_message_bytes == 64 << 20
     assert settings.delivery.patience < 190, "Fluentd's ack_response_timeout"
     assert settings.shutdown.grace < 30, "Kubernetes' terminationGracePeriodSeconds"
+    # An event that never returns costs its worker's deadline three times before it is a dead
+    # letter. Where the plugin's patience is over first, its batch comes again for ever.
+    parameters = (GEM / "sidecar_parameters.rb").read_text()
+    timeout = re.search(r":timeout, :time, default: (\d+)", parameters)
+    assert 3 * settings.workers.deadline < int(timeout[1])
+    assert 3 * settings.workers.deadline < settings.delivery.patience
