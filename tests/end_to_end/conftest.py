@@ -1,6 +1,7 @@
 """A pipeline of road A with a relay where the sidecar stands."""
 
 import json
+import subprocess
 import time
 import uuid
 from collections import Counter
@@ -8,6 +9,7 @@ from collections import Counter
 import pytest
 from relay import Relay
 
+from bridge.demo.fluentd import PROGRAM, Fluentd, configuration, plugin
 from bridge.demo.topics import TopicReader, produce
 
 PARTITIONS = 4
@@ -89,3 +91,17 @@ def pipeline(kafka, fluentd, free_port, tmp_path):
             process.kill()
         for relay in one.relays:
             relay.stop()
+
+
+@pytest.fixture(scope="session")
+def unit_of_work():
+    """Skip where there is no Fluentd on the PATH that has the gems of fluent-plugin-bridge."""
+    if why := Fluentd.missing():
+        pytest.skip(why)
+    dry = subprocess.run(
+        [PROGRAM, "--dry-run", "--config", str(configuration("exactly-once")), *plugin()],
+        capture_output=True,
+        text=True,
+    )
+    if "cannot load such file" in dry.stdout + dry.stderr:
+        pytest.skip(f"a gem that fluent-plugin-bridge needs is missing:\n{dry.stdout}{dry.stderr}")

@@ -11,7 +11,7 @@ import msgpack
 import pytest
 from confluent_kafka import Producer
 
-from bridge.demo.fluentd import PROGRAM, Fluentd, configuration
+from bridge.demo.fluentd import PROGRAM, Fluentd, configuration, plugin
 from bridge.demo.topics import consume_until
 
 CONFIGURATIONS = sorted(configuration().parent.glob("*.conf"))
@@ -37,7 +37,7 @@ def test_dry_run_finds_nothing_to_say(conf, settings, tmp_path):
     if why := Fluentd.missing():
         pytest.skip(why)
     done = subprocess.run(
-        [PROGRAM, "--dry-run", "--config", str(conf)],
+        [PROGRAM, *plugin(), "--dry-run", "--config", str(conf)],
         env={**os.environ, "BUFFER_DIR": str(tmp_path), **settings},
         capture_output=True,
         text=True,
