@@ -1,14 +1,19 @@
 # make demo   a pipeline on this machine, with what is installed here
 # make test   linters and all tests
 # make bench  measures the hop through the sidecar against a bare loop
+# make bench-kafka   the roads from Kafka to Kafka against each other, and against Spark if it is installed
+# make bench-filter  what one gRPC filter costs a Fluentd pipeline
+# make proto  generates code from proto/, for Python and for Ruby
+# make gem    builds the Fluentd plugins as a gem, into dist/
 #
 # All work in a virtual environment of their own, .venv, made on first use from the lock file.
 
 PYTHON ?= python3
 VENV   := .venv
+GEM    ?= fluent-gem
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check tests bench lock clean
+.PHONY: demo test check tests bench bench-kafka bench-filter proto gem lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/fluent-bridge demo $(ARGS)
@@ -20,12 +25,26 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
 
 tests: $(VENV)/ready
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.hop $(ARGS)
+
+bench-kafka: $(VENV)/ready
+	$(BIN)/python -m benchmarks.kafka $(ARGS)
+
+bench-filter: $(VENV)/ready
+	$(BIN)/python -m benchmarks.filter $(ARGS)
+
+proto: $(VENV)/ready
+	PYTHON=$(BIN)/python scripts/generate-proto
+
+gem:
+	mkdir -p dist
+	cd fluent-conf/fluent-plugin-bridge && $(GEM) build fluent-plugin-bridge.gemspec --output ../../dist/fluent-plugin-bridge.gem
 
 # The versions that CI tests. Hashes, but no addresses: the package index is the user's choice.
 lock: $(VENV)/ready
