@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hop import events
-from bridge.demo.fluentd import Fluentd, configuration
-from bridge.demo.sidecar import Sidecar
 from bridge.forward import Client
 from bridge.forward.codec import pack_entries
+from bridge.local.fluentd import Fluentd, configuration
+from bridge.local.sidecar import Sidecar
 
 EVENTS_A_MESSAGE = 1_000
 WINDOW = 8

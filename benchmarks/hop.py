@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bridge.demo.processes import Program, free_port, listening
-from bridge.demo.sidecar import Sidecar
 from bridge.events import EventTime
 from bridge.forward import Client
 from bridge.forward.codec import pack_entries
+from bridge.local.processes import Program, free_port, listening
+from bridge.local.sidecar import Sidecar
 
 EVENTS_A_CHUNK = 5_000
 WINDOW = 8

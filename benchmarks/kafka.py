@@ -31,9 +31,9 @@ from benchmarks.latency import RATE, Latency, Silent, latency
 from benchmarks.roads import Road, SparkRoad, fluentds
 from benchmarks.spark import Installed, NoSpark
 from benchmarks.steady import Ends, Figures, Incomplete, measure
-from bridge.demo.fluentd import Fluentd
-from bridge.demo.kafka import KafkaBroker
-from bridge.demo.topics import produce
+from bridge.local.fluentd import Fluentd
+from bridge.local.kafka import KafkaBroker
+from bridge.local.topics import produce
 
 PARTITIONS = 4
 WARM = 0.2

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Producer
 
-from bridge.demo.topics import TopicReader
+from bridge.local.topics import TopicReader
 
 RATE = 1_000
 _PATIENCE = 180  # Spark starts in half a minute, on a machine that has nothing else to do

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from benchmarks.spark import JOB, Installed, Spark
 from benchmarks.spark import role as role_of_spark
-from bridge.demo.fluentd import Fluentd, configuration, plugin
-from bridge.demo.sidecar import Sidecar
+from bridge.local.fluentd import Fluentd, configuration, plugin
+from bridge.local.sidecar import Sidecar
 
 _HERE = Path(__file__).parent
 _DECORATION = '\n\nimport bridge\n\nbridge.filter("**")(enrich)\n'

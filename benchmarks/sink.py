@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from bridge.demo.sink import Sink
+from bridge.local.sink import Sink
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bridge.demo.processes import Program
+from bridge.local.processes import Program
 
 JOB = Path(__file__).parent / "spark_job" / "job.py"
 CACHE = Path.home() / ".cache" / "fluent-bridge"

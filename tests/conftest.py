@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bridge.demo.fluentd import Fluentd
-from bridge.demo.kafka import KafkaBroker
-from bridge.demo.processes import free_port as find_free_port
+from bridge.local.fluentd import Fluentd
+from bridge.local.kafka import KafkaBroker
+from bridge.local.processes import free_port as find_free_port
 
 REQUIRED = {name.strip() for name in os.environ.get("BRIDGE_TEST_REQUIRE", "").split(",")} - {""}
 PROGRAMS = ("fluentd", "fluentd-oldest", "kafka")

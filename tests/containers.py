@@ -14,9 +14,9 @@ import warnings
 import docker
 from testcontainers.core.container import DockerContainer
 
-from bridge.demo.fluentd import configuration
-from bridge.demo.kafka import CLUSTER_ID, _answers, create_topic, server_properties
-from bridge.demo.processes import ProgramError, free_port, listening
+from bridge.local.fluentd import configuration
+from bridge.local.kafka import CLUSTER_ID, _answers, create_topic, server_properties
+from bridge.local.processes import ProgramError, free_port, listening
 
 KAFKA_IMAGE = "apache/kafka:4.1.0"
 FLUENTD_IMAGE = "fluent-bridge-test-fluentd"

@@ -1,1 +1,1 @@
-"""Kafka and Fluentd started as child processes: for `fluent-bridge demo` and for the tests."""
+"""What `fluent-bridge demo` runs."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from bridge.demo.fluentd import Fluentd
-from bridge.demo.kafka import KafkaBroker, MockKafka
-from bridge.demo.processes import free_port
-from bridge.demo.sidecar import Sidecar
 from bridge.demo.stand_in import StandIn
-from bridge.demo.topics import TopicReader, produce
+from bridge.local.fluentd import Fluentd
+from bridge.local.kafka import KafkaBroker, MockKafka
+from bridge.local.processes import free_port
+from bridge.local.sidecar import Sidecar
+from bridge.local.topics import TopicReader, produce
 
 FILTERS = Path(__file__).parent / "filters"
 TOPICS = {"in": "ad", "out": "ad-filtered", "dead": "ad-dead-letters"}

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, Producer
 
-from bridge.demo.sink import Sink
 from bridge.errors import DeliveryError
 from bridge.forward import Chunk, Client, codec
+from bridge.local.sink import Sink
 
 _MESSAGES = 2_000
 

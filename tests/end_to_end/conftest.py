@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 from relay import Relay
 
-from bridge.demo.fluentd import PROGRAM, Fluentd, configuration, plugin
-from bridge.demo.topics import TopicReader, produce
+from bridge.local.fluentd import PROGRAM, Fluentd, configuration, plugin
+from bridge.local.topics import TopicReader, produce
 
 PARTITIONS = 4
 

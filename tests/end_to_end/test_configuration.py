@@ -11,8 +11,8 @@ import msgpack
 import pytest
 from confluent_kafka import Producer
 
-from bridge.demo.fluentd import PROGRAM, Fluentd, configuration, plugin
-from bridge.demo.topics import consume_until
+from bridge.local.fluentd import PROGRAM, Fluentd, configuration, plugin
+from bridge.local.topics import consume_until
 
 CONFIGURATIONS = sorted(configuration().parent.glob("*.conf"))
 

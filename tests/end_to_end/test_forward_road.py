@@ -10,9 +10,9 @@ import msgpack
 import msgspec
 import pytest
 
-from bridge.demo.kafka import create_topic
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.topics import TopicReader, produce
+from bridge.local.kafka import create_topic
+from bridge.local.sidecar import Sidecar
+from bridge.local.topics import TopicReader, produce
 
 pytestmark = [pytest.mark.fluentd, pytest.mark.kafka, pytest.mark.timeout(400)]
 

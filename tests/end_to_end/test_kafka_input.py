@@ -20,10 +20,10 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import Consumer, TopicPartition
 
-import bridge.demo.kafka
-from bridge.demo.fluentd import Fluentd, plugin
-from bridge.demo.kafka import KafkaBroker
-from bridge.demo.topics import TopicReader, produce
+import bridge.local.kafka
+from bridge.local.fluentd import Fluentd, plugin
+from bridge.local.kafka import KafkaBroker
+from bridge.local.topics import TopicReader, produce
 
 pytestmark = [pytest.mark.fluentd, pytest.mark.usefixtures("unit_of_work")]
 
@@ -603,8 +603,8 @@ def secured(tmp_path_factory, certificates):
     if why := KafkaBroker.missing():
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("secured")
-    ports = [bridge.demo.kafka.free_port() for _ in range(2)]
-    plain = bridge.demo.kafka.server_properties
+    ports = [bridge.local.kafka.free_port() for _ in range(2)]
+    plain = bridge.local.kafka.server_properties
 
     def properties(port, controller_port, data):
         settings = plain(port, controller_port, data)
@@ -625,7 +625,7 @@ def secured(tmp_path_factory, certificates):
 
     broker = KafkaBroker(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bridge.demo.kafka, "server_properties", properties)
+        patch.setattr(bridge.local.kafka, "server_properties", properties)
         broker.start()
     try:
         user = UserScramCredentialUpsertion(

@@ -3,9 +3,9 @@
 import msgpack
 import pytest
 
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.topics import TopicError
 from bridge.forward import Client, tls_context
+from bridge.local.sidecar import Sidecar
+from bridge.local.topics import TopicError
 
 EVENTS = 2_000
 

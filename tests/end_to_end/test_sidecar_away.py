@@ -8,7 +8,7 @@ import time
 import pytest
 from units import ENRICH, Replica, Tally, Topics, event
 
-from bridge.demo.topics import TopicReader, paced, produce
+from bridge.local.topics import TopicReader, paced, produce
 
 pytestmark = [pytest.mark.fluentd, pytest.mark.kafka, pytest.mark.timeout(240)]
 

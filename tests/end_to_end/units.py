@@ -6,9 +6,9 @@ import time
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bridge.demo.fluentd import Fluentd, configuration, plugin
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.topics import TopicReader
+from bridge.local.fluentd import Fluentd, configuration, plugin
+from bridge.local.sidecar import Sidecar
+from bridge.local.topics import TopicReader
 
 SESSION_TIMEOUT = 6  # the least that a broker allows (group.min.session.timeout.ms)
 TRANSACTION_TIMEOUT = 10

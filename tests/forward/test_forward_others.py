@@ -6,10 +6,10 @@ import pytest
 from fluent.sender import EventTime as LoggerTime
 from fluent.sender import FluentSender
 
-from bridge.demo.fluentd import Fluentd
 from bridge.errors import AuthenticationError
 from bridge.events import EventTime
 from bridge.forward import Client, ServerAuth
+from bridge.local.fluentd import Fluentd
 
 KEYS = {"shared_key": "k€y", "username": "ann", "password": "sécret", "hostname": "client"}
 

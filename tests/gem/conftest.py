@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from gem_pipeline import FILTERS, FROM_SOURCE, Installation, Pipeline
 
-from bridge.demo.fluentd import PROGRAM, Fluentd
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.sink import Sink
+from bridge.local.fluentd import PROGRAM, Fluentd
+from bridge.local.sidecar import Sidecar
+from bridge.local.sink import Sink
 
 OLDEST = "BRIDGE_FLUENTD_OLDEST_BIN"
 

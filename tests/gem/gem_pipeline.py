@@ -9,11 +9,11 @@ import time
 
 import msgpack
 
-from bridge.demo.fluentd import configuration
 from bridge.errors import DeliveryError
 from bridge.events import EventTime
 from bridge.forward import Client
 from bridge.forward.codec import pack_entries
+from bridge.local.fluentd import configuration
 
 GEM = configuration().parent / "fluent-plugin-bridge"
 # Plugins run from the source, without being installed: Fluentd looks for them where Ruby does.

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from gem_pipeline import FROM_SOURCE, GEM
 
-from bridge.demo.fluentd import configuration
+from bridge.local.fluentd import configuration
 
 CONFIGURATIONS = sorted(configuration().parent.glob("*.conf"))
 SUITES = sorted((GEM / "test" / "plugin").glob("test_*.rb"))

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 from grpc_rig import EVERYTHING, Rig
 
-from bridge.demo.sidecar import Sidecar
+from bridge.local.sidecar import Sidecar
 
 
 @pytest.fixture

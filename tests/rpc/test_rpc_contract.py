@@ -11,8 +11,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_rig import EVERYTHING, LARGE, events, large
 
-from bridge.demo.sink import Sink
 from bridge.forward import Client
+from bridge.local.sink import Sink
 from bridge.rpc.v1 import sidecar_pb2 as pb
 from bridge.version import __version__
 

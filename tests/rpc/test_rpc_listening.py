@@ -15,7 +15,7 @@ import psutil
 import pytest
 from grpc_rig import OPTIONS, Rig, events, large
 
-from bridge.demo.processes import ProgramError
+from bridge.local.processes import ProgramError
 from bridge.rpc.v1 import sidecar_pb2 as pb
 
 PASS = """

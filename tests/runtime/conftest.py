@@ -9,9 +9,9 @@ from collections import defaultdict
 
 import pytest
 
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.sink import Sink
 from bridge.forward import codec
+from bridge.local.sidecar import Sidecar
+from bridge.local.sink import Sink
 
 
 class Received:

@@ -8,10 +8,10 @@ import msgspec
 import psutil
 import pytest
 
-from bridge.demo.processes import free_port
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.sink import Sink
 from bridge.forward import Client, codec
+from bridge.local.processes import free_port
+from bridge.local.sidecar import Sidecar
+from bridge.local.sink import Sink
 
 MIB = 1 << 20
 BOUND = 64 * MIB

@@ -12,11 +12,11 @@ import time
 import msgpack
 import pytest
 
-from bridge.demo.processes import free_port
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.sink import Sink
 from bridge.errors import AuthenticationError, ConnectionLost
 from bridge.forward import Client, ServerAuth, codec
+from bridge.local.processes import free_port
+from bridge.local.sidecar import Sidecar
+from bridge.local.sink import Sink
 
 ECHO = """
 @bridge.filter("ad.**")

@@ -12,11 +12,11 @@ import msgpack
 import psutil
 import pytest
 
-from bridge.demo.processes import ProgramError, free_port
-from bridge.demo.sidecar import Sidecar
-from bridge.demo.sink import Sink
 from bridge.errors import DeliveryError
 from bridge.forward import Client, codec
+from bridge.local.processes import ProgramError, free_port
+from bridge.local.sidecar import Sidecar
+from bridge.local.sink import Sink
 
 MIB = 1 << 20
 

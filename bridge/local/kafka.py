@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from bridge.demo.processes import Program, ProgramError, free_port, listening
+from bridge.local.processes import Program, ProgramError, free_port, listening
 
 # Names as in Kafka's own distribution, below bin/.
 SERVER_START = "kafka-server-start.sh"
@@ -225,7 +225,7 @@ class MockKafka:
         self.folder = folder
         self.bootstrap = ""
         self._program = Program(
-            [sys.executable, "-m", "bridge.demo.mock_kafka"], log=folder / "mock-kafka.log"
+            [sys.executable, "-m", "bridge.local.mock_kafka"], log=folder / "mock-kafka.log"
         )
 
     @staticmethod

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bridge.demo.processes import Program, children, free_port, listening
+from bridge.local.processes import Program, children, free_port, listening
 
 PROGRAM = "fluentd"
 

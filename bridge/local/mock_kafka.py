@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 
 def main() -> None:
-    """Run one broker, ``python -m bridge.demo.mock_kafka``, until end of file or a signal."""
+    """Run one broker, ``python -m bridge.local.mock_kafka``, until end of file or a signal."""
     # The given address is replaced by the cluster's, which is said at log level 5.
     owner = Producer(
         {

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge.demo.processes import Program, free_port
+from bridge.local.processes import Program, free_port
 
 _PREFIX = "FLUENT_BRIDGE_"
 
