@@ -47,7 +47,7 @@ class Installed:
 
     def __init__(self, python: Path) -> None:
         self.python = python
-        code = "import pyspark, pyarrow; print(pyspark.__version__, pyspark.__path__[0])"
+        code = "import msgspec, pandas, pyarrow, pyspark; print(pyspark.__version__, pyspark.__path__[0])"
         try:
             found = subprocess.run(
                 [str(python), "-c", code], capture_output=True, text=True, check=True
