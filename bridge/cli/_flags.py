@@ -11,12 +11,15 @@ import typer
 from bridge.settings import CONFIG_FLAG, CONFIG_VARIABLE, Setting, Settings, catalogue
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+def with_settings(
+    command: Callable[..., None], load: Callable[[list[str]], Any] = Settings.load
+) -> Callable[..., None]:
     """Return the command with a flag for every setting, called with the settings they make.
 
     Args:
         command: takes :class:`Settings` first. A parameter ``folder`` is also the setting
             ``filters.path``.
+        load: makes of flags what the command is called with, if not the settings alone.
     """
     settings = {_python(setting.name): setting for setting in catalogue(Settings).values()}
 
@@ -30,7 +33,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             flags["--filters.path"] = folder
         flags[CONFIG_FLAG] = config
         argv = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
-        command(Settings.load(argv), **parameters)
+        command(load(argv), **parameters)
 
     config_option = typer.Option(
         CONFIG_FLAG,

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from bridge.errors import SettingsError
 from bridge.settings import groups
 from bridge.settings.catalogue import Setting, catalogue
-from bridge.settings.sources import Given, Path, from_environment, from_file, from_flags, nested
+from bridge.settings.sources import Given, Path, from_all, nested
 
 _MASK = "**********"
 # filters.parameters are the user's own: what its names call secret is not shown either.
@@ -78,16 +78,12 @@ class Settings(groups.Group):
         """
         names = catalogue(cls)
         problems: list[str] = []
-        flags, config = from_flags(sys.argv[1:] if argv is None else argv, names, problems)
-        environment, named = from_environment(
-            os.environ if environ is None else environ, names, problems
+        given = from_all(
+            sys.argv[1:] if argv is None else argv,
+            os.environ if environ is None else environ,
+            names,
+            problems,
         )
-        file = config or named
-        given = {
-            **(from_file(file, names, problems) if file else {}),
-            **environment,
-            **flags,
-        }
         settings = cls()
         try:
             settings = cls.model_validate(nested(given))

@@ -47,6 +47,27 @@ def nested(given: Mapping[Path, Given]) -> dict[str, Any]:
     return root
 
 
+def from_all(
+    argv: Sequence[str], environ: Mapping[str, str], names: Names, problems: list[str]
+) -> dict[Path, Given]:
+    """Return what all sources set together: a flag wins over the environment, that over the file.
+
+    Args:
+        argv: as for :func:`from_flags`.
+        environ: as for :func:`from_environment`.
+        names: the settings there are.
+        problems: what is wrong is added here, a line each.
+    """
+    flags, config = from_flags(argv, names, problems)
+    environment, named = from_environment(environ, names, problems)
+    file = config or named
+    return {
+        **(from_file(file, names, problems) if file else {}),
+        **environment,
+        **flags,
+    }
+
+
 def from_flags(
     argv: Sequence[str], names: Names, problems: list[str]
 ) -> tuple[dict[Path, Given], str]:
