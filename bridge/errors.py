@@ -3,6 +3,7 @@
     BridgeError
     ├── SettingsError            a setting is wrong; says which, where it came from, what to do
     ├── LoadError                a filter file cannot be used; says file, line, what to do
+    ├── SampleError              a file of events cannot be read; says file, line or byte
     ├── ProtocolError            a peer sent what is not the Forward protocol
     │   ├── MessageTooLarge      ... or more of it than the limit allows
     │   ├── NotAnEvent           ... or entries that are no events
@@ -47,6 +48,32 @@ class LoadError(BridgeError):
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else str(self.file)
+        return f"{where}: {self.message}"
+
+
+class SampleError(BridgeError):
+    """A file of events cannot be read, or holds something that is no event.
+
+    Args:
+        message: what is wrong and what to do about it.
+        file: the file at fault.
+        line: the line at fault, counted from 1; 0 where it has no lines.
+        offset: the byte at fault, counted from 0; None where that is not known.
+    """
+
+    def __init__(
+        self, message: str, *, file: str | Path, line: int = 0, offset: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = str(file)
+        self.line = line
+        self.offset = offset
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        if self.offset is not None:
+            where += f", byte {self.offset}"
         return f"{where}: {self.message}"
 
 

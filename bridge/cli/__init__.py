@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 import bridge
-from bridge.errors import LoadError, SettingsError
+from bridge.errors import LoadError, SampleError, SettingsError
 
 _MISTAKE = 2  # the exit code that shells' own tools have for wrong usage
 
@@ -52,11 +52,11 @@ def main(arguments: Sequence[str]) -> int:
         application()(list(arguments), prog_name="fluent-bridge")
     except SystemExit as end:  # how typer ends every command
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (SettingsError, LoadError) as error:
+    except (SettingsError, LoadError, SampleError) as error:
         _report(error)
         return _MISTAKE
     except ExceptionGroup as group:
-        mistakes, others = group.split((SettingsError, LoadError))
+        mistakes, others = group.split((SettingsError, LoadError, SampleError))
         if others is not None:
             raise
         _report(mistakes)
