@@ -3,5 +3,6 @@
 from bridge.pipeline.outcome import Outcome, Stream
 from bridge.pipeline.pipeline import Pipeline
 from bridge.pipeline.stage import Gather, Stage
+from bridge.pipeline.tap import Tap
 
-__all__ = ["Gather", "Outcome", "Pipeline", "Stage", "Stream"]
+__all__ = ["Gather", "Outcome", "Pipeline", "Stage", "Stream", "Tap"]

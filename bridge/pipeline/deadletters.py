@@ -80,12 +80,13 @@ def dead_letter(
             "attempts": attempts,
         },
         "tag": Raw(encode_odd(tag)),  # it may not be UTF-8
-        "time": _isoformat(time),
+        "time": time_text(time),
         "record": record,
     }
 
 
-def _isoformat(raw: Raw) -> str:
+def time_text(raw: Raw) -> str:
+    """Return an event's time as people read it."""
     try:
         time = event_time_of(raw)
         if isinstance(time, EventTime):

@@ -24,8 +24,13 @@ _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class RecordPayload:
-    """The filters see the record."""
+    """The filters see the record.
 
+    Attributes:
+        document: the field that holds a document, here none.
+    """
+
+    document: str | None = None
     _BINARY = (bytes, bytearray, memoryview)
     _OPAQUE = (*_BINARY, Ext, Opaque, Raw, msgpack.Timestamp)
 
@@ -99,10 +104,13 @@ class JsonPayload:
 
     Args:
         key: the field.
+
+    Attributes:
+        document: that field.
     """
 
     def __init__(self, key: str) -> None:
-        self._key = key
+        self.document = self._key = key
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
         self._encode = msgspec.json.Encoder().encode
         self._views: dict[Any, Callable[[Any], Any]] = {}

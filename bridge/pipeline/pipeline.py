@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from operator import is_
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ from bridge.pipeline.outcome import Outcome, Stream, merge
 from bridge.pipeline.payload import JsonPayload, RecordPayload
 from bridge.pipeline.run import Run
 from bridge.pipeline.stage import Gather, Stage
+from bridge.pipeline.tap import Tap
 
 # Events that go through all steps before the next: their dicts stay in the processor's cache.
 # Measured: from 64 to 512 it makes no difference, a chunk of 20,000 at once takes 1.6 times as
@@ -98,6 +99,7 @@ class Pipeline:
         stop: int | None = None,
         attempts: int = 1,
         progress: Callable[[int], None] | None = None,
+        taps: Sequence[Tap] = (),
     ) -> Outcome:
         """Run entries through the filters.
 
@@ -110,6 +112,7 @@ class Pipeline:
             attempts: how many times they have been run, this time included; for dead letters.
             progress: called with the index of each event before it is run alone; not called where a
                 filter takes all events at once.
+            taps: look into it.
 
         Raises:
             NotAnEvent: something in the entries is not ``[time, record]``; says which and where.
@@ -121,13 +124,19 @@ class Pipeline:
             chunk = chunk.part(start, stop)
         if progress is not None and not plan.batch:
             outcomes = []
+            for tap in taps:
+                tap.begin(chunk.length)
             for index in range(chunk.length):
                 progress(start + index)
-                outcomes.append(self._run(tag, plan, chunk.part(index, index + 1), attempts))
+                part = chunk.part(index, index + 1)
+                outcomes.append(self._run(tag, plan, part, attempts, taps))
             return merge(outcomes)
         if plan.batch or not plan.stages:
-            return self._run(tag, plan, chunk, attempts)
-        return merge([self._run(tag, plan, part, attempts) for part in chunk.slices(plan.size)])
+            return self._run(tag, plan, chunk, attempts, taps)
+        for tap in taps:
+            tap.begin(-(-(count or 1) // plan.size))
+        parts = chunk.slices(plan.size)
+        return merge([self._run(tag, plan, part, attempts, taps) for part in parts])
 
     def reject(  # noqa: PLR0917 - a job's fields in their order
         self,
@@ -138,6 +147,7 @@ class Pipeline:
         error_class: str,
         message: str,
         attempts: int,
+        taps: Sequence[Tap] = (),
     ) -> Outcome:
         """Send one event to the error stream without running it.
 
@@ -149,6 +159,7 @@ class Pipeline:
             error_class: the class of error to name.
             message: what happened.
             attempts: how many times it was run.
+            taps: look at it.
 
         Raises:
             NotAnEvent: it is not there, or is none.
@@ -158,7 +169,10 @@ class Pipeline:
             raise NotAnEvent(f"event {index}: there is none, the entries end before it")
         (item,) = chunk.decode_raw()
         failure = Failure(error_class, message, None, None)
-        errors = _encode([dead_letter(failure, chunk.original(item[0]), tag, attempts)])
+        original = chunk.original(item[0])
+        for tap in taps:
+            tap.take_rejected(tag, original, failure)
+        errors = _encode([dead_letter(failure, original, tag, attempts)])
         return Outcome([Stream(f"error.{tag}", errors, 1, error=True)], received=1, errors=1)
 
     def close(self) -> None:
@@ -201,9 +215,12 @@ class Pipeline:
             )
         return plan
 
-    def _run(self, tag: str, plan: _Plan, chunk: Chunk, attempts: int) -> Outcome:
+    def _run(
+        self, tag: str, plan: _Plan, chunk: Chunk, attempts: int, taps: Sequence[Tap]
+    ) -> Outcome:
         if not plan.stages:
             count = chunk.check()
+            _look(taps, tag, chunk, None, {})
             return Outcome(_stream(tag, chunk.entries, count), received=count)
         run = Run(chunk, self._payload, raw=plan.raw)
         opened = items = self._payload.open(chunk, run.fail, raw=plan.raw)
@@ -223,6 +240,7 @@ class Pipeline:
                 streams += _kept(run, other, opened, items)
             else:
                 streams += _sealed(run, other, items)
+        _look(taps, tag, chunk, run, outputs)
         letters = [
             dead_letter(failure, chunk.original(time), tag, attempts)
             for time, failure in run.failures
@@ -249,6 +267,11 @@ class Pipeline:
         for items in outputs.values():
             # As they came, whatever way each took: whoever reads one tag relies on its order.
             items.sort(key=lambda item: run.chunk.index(item[0]))
+
+
+def _look(taps: Sequence[Tap], *seen: Any) -> None:
+    for tap in taps:
+        tap.take(*seen)
 
 
 def _stream(tag: str, entries: Entries, count: int) -> list[Stream]:

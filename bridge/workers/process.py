@@ -26,7 +26,7 @@ from bridge import instruments, loading, logs
 from bridge.errors import LoadError, ProtocolError, Retry
 from bridge.forward import codec
 from bridge.memory import keep_freed_buffers
-from bridge.pipeline import Outcome, Pipeline
+from bridge.pipeline import Outcome, Pipeline, Tap
 from bridge.workers import wire
 
 _JOBS_BETWEEN_COLLECTIONS = 16
@@ -168,8 +168,9 @@ class Worker:
 
     def _run_job(self, pipeline: Pipeline, job: wire.Job, body: memoryview) -> None:
         began = time.perf_counter()
+        taps = [Tap(wanted, errors=errors) for _, wanted, errors in job.taps]
         try:
-            outcome = self._outcome(pipeline, job, body)
+            outcome = self._outcome(pipeline, job, body, taps)
         except Retry as retry:
             self._channel.send(wire.Again(retry.delay, str(retry)))
             return
@@ -191,17 +192,26 @@ class Worker:
                 instruments=instruments.drain(),
                 cpu_seconds=usage.ru_utime + usage.ru_stime,
                 resident_bytes=_resident_bytes(),
+                tapped=[
+                    (who, line)
+                    for (who, *_), tap in zip(job.taps, taps, strict=True)
+                    for line in tap.lines
+                ],
             ),
             [s.entries for s in outcome.streams],
         )
 
-    def _outcome(self, pipeline: Pipeline, job: wire.Job, body: memoryview) -> Outcome:
+    def _outcome(
+        self, pipeline: Pipeline, job: wire.Job, body: memoryview, taps: list[Tap]
+    ) -> Outcome:
         entries: bytes | bytearray | memoryview = body
         tag = job.tag.decode("utf-8", "surrogateescape")
         if job.compressed:
             entries = codec.decompress(body, job.compressed, self._max_decompressed_bytes)
         if job.verdict:
-            return pipeline.reject(tag, entries, job.count, job.start, *job.verdict, job.attempts)
+            return pipeline.reject(
+                tag, entries, job.count, job.start, *job.verdict, job.attempts, taps
+            )
         progress = None
         if job.careful:
             total = codec.count_entries(entries)
@@ -218,6 +228,7 @@ class Worker:
             stop=job.stop,
             attempts=job.attempts,
             progress=progress,
+            taps=taps,
         )
 
 

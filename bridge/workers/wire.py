@@ -49,6 +49,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True):
         attempts: how many times these events have been run, this time included.
         careful: tell before each event which one comes, because one of them kills workers.
         verdict: error class and message: do not run the event, send it to the error stream.
+        taps: who wants to see some of the events, how many at most, and whether only errors.
     """
 
     tag: bytes
@@ -59,6 +60,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True):
     attempts: int = 1
     careful: bool = False
     verdict: tuple[str, str] | None = None
+    taps: tuple[tuple[int, int, bool], ...] = ()
 
 
 class Filter(msgspec.Struct, array_like=True, frozen=True):
@@ -120,6 +122,7 @@ class Done(msgspec.Struct, array_like=True, tag=True, frozen=True):
         instruments: what the user's own counters and histograms have gained.
         cpu_seconds: the worker's CPU time since its start.
         resident_bytes: the worker's memory.
+        tapped: the events for whom wanted to see some, each a JSON object.
     """
 
     streams: list[tuple[bytes, int, int, bool]]
@@ -131,6 +134,7 @@ class Done(msgspec.Struct, array_like=True, tag=True, frozen=True):
     instruments: list[Any]
     cpu_seconds: float
     resident_bytes: int
+    tapped: list[tuple[int, bytes]] = []
 
 
 class Again(msgspec.Struct, array_like=True, tag=True, frozen=True):
