@@ -4,8 +4,8 @@ A file is never held in memory, but for a JSON document that is no JSON lines. E
 they came, and are decoded only for whoever asks.
 """
 
-from bridge.samples.reading import read
+from bridge.samples.reading import objects, read
 from bridge.samples.sample import Sample, chunks
 from bridge.samples.source import FORMATS, Format, Source
 
-__all__ = ["FORMATS", "Format", "Sample", "Source", "chunks", "read"]
+__all__ = ["FORMATS", "Format", "Sample", "Source", "chunks", "objects", "read"]

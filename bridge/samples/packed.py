@@ -40,7 +40,7 @@ def read_packed(source: Source, clock: Callable[[], EventTime]) -> Iterator[Samp
         yield from _read_messages(source, clock)
         return
     tag = _tag_of(source)
-    for offset, data in _objects(source):
+    for offset, data in objects(source):
         # Nearly all of them: told by three bytes and the one after the time.
         if data.startswith(_EVENT_TIME) and len(data) > 11 and _is_map_at(data, 11):
             yield Sample(tag, data, offset)
@@ -70,8 +70,15 @@ def _is_map_at(data: bytes, position: int) -> bool:
     return 0x80 <= byte <= 0x8F or byte in {0xDE, 0xDF}
 
 
-def _objects(source: Source) -> Iterator[tuple[int, bytes]]:
-    """Return the objects of a stream, each with its offset."""
+def objects(source: Source) -> Iterator[tuple[int, bytes]]:
+    """Return the objects of a stream, whatever they are, each with its offset.
+
+    Args:
+        source: the stream.
+
+    Raises:
+        SampleError: it is cut off, or no msgpack.
+    """
     base = 0
     data = b""
     block = _BLOCK

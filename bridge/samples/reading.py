@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bridge.errors import SampleError
 from bridge.events import EventTime
-from bridge.samples.packed import read_packed
+from bridge.samples import packed
 from bridge.samples.sample import Sample
 from bridge.samples.source import BROKEN, Format, Source
 from bridge.samples.text import read_document, read_lines, read_table
 
 _READERS = {
-    "msgpack": read_packed,
+    "msgpack": packed.read_packed,
     "jsonl": read_lines,
     "json": read_document,
     "csv": read_table,
@@ -47,9 +48,30 @@ def read(
         return
     if source.format is None:
         return
-    try:
+    with _to_its_end(source):
         yield from _READERS[source.format](source, clock)
+
+
+def objects(source: Source) -> Iterator[tuple[int, bytes]]:
+    """Return the objects of a msgpack stream, whatever they are, each with its offset.
+
+    Args:
+        source: the stream.
+
+    Raises:
+        SampleError: it is cut off, or no msgpack.
+    """
+    with _to_its_end(source):
+        yield from packed.objects(source)
+
+
+@contextlib.contextmanager
+def _to_its_end(source: Source) -> Iterator[None]:
+    try:
+        yield
     except BROKEN as error:
         raise SampleError(
-            f"cannot be read to its end: {error}; it is cut off or broken", file=source.name
+            f"cannot be read to its end: {error}; it is cut off or broken",
+            file=source.name,
+            offset=source.position,
         ) from error
