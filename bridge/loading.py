@@ -12,6 +12,8 @@ from typing import Any
 from bridge.errors import LoadError
 from bridge.filters import Declaration, Filter, Registry, declaring, resolve
 from bridge.filters.registry import unknown_parameters
+from bridge.finder import Finder
+from bridge.snapshot import is_filter_file, take
 
 _PACKAGE = "bridge_filters"
 _ADVICE: dict[type[BaseException], str] = {
@@ -22,11 +24,15 @@ _ADVICE: dict[type[BaseException], str] = {
     SystemExit: "a filter file must not end the program",
 }
 
-# The folder that is on sys.path, and the modules that were there before its own.
-_last: tuple[Path, frozenset[str]] | None = None
+# The folder that is on sys.path, the modules that were there before its own, and what finds these.
+_last: tuple[Path, frozenset[str], Finder] | None = None
 
 
-def load(path: str | Path, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> Registry:
+def load(
+    path: str | Path,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    sources: Mapping[str, bytes | None] | None = None,
+) -> Registry:
     """Import all filter files of a folder and instantiate what they declare.
 
     Files load in the order of their names, filters in the order they stand in. Names that begin
@@ -36,19 +42,28 @@ def load(path: str | Path, parameters: Mapping[str, Mapping[str, Any]] | None = 
     Args:
         path: the folder, or a single file.
         parameters: parameters of filter classes, by filter name.
+        sources: the text of each Python file there, as :func:`bridge.snapshot.take` read it; by
+            default as it is now.
 
     Raises:
         ExceptionGroup: of :class:`LoadError`, one for each mistake that could be found at once.
     """
     path = Path(path)
     parameters = parameters or {}
-    folder = path.parent if path.is_file() else path
-    _put_on_path(folder.absolute())
+    if sources is None:
+        try:
+            sources = take(path, "").sources
+        except LoadError as error:
+            raise ExceptionGroup("the filters cannot be loaded", [error]) from error
+    single = str(path.absolute()) in sources
+    folder = path.parent if single else path
+    finder = Finder(folder.absolute(), sources)
+    _put_on_path(folder.absolute(), finder)
     declarations: list[Declaration] = []
     mistakes: list[LoadError] = []
-    for file in _files(path):
+    for file in [path.absolute()] if single else _files(folder.absolute(), sources):
         try:
-            declarations += _import(file)
+            declarations += _import(file, finder)
         except LoadError as mistake:
             mistakes.append(mistake)
     whole = not mistakes  # a file that does not import may hold whatever is missed
@@ -80,39 +95,18 @@ def load(path: str | Path, parameters: Mapping[str, Mapping[str, Any]] | None = 
     return Registry(tuple(filters), folder)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    try:
-        found = sorted(path.iterdir())
-    except OSError as error:
-        raise ExceptionGroup(
-            "the filters cannot be loaded",
-            [
-                LoadError(
-                    f"cannot read the folder of filters: {error.strerror}; set filters.path to"
-                    " where they are",
-                    file=path,
-                )
-            ],
-        ) from error
-    # Kubernetes mounts a ConfigMap as links into ..data/: the links are taken, once each.
-    files = {
-        file.resolve(): file
-        for file in reversed(found)
-        if file.suffix == ".py"
-        and not file.name.startswith(("_", ".", "test_"))
-        and file.name != "conftest.py"
-        and not file.is_dir()
-    }
-    return sorted(files.values())
+def _files(folder: Path, sources: Mapping[str, bytes | None]) -> list[Path]:
+    found = [file for file in map(Path, sources) if file.parent == folder and is_filter_file(file)]
+    # Kubernetes mounts a ConfigMap as links into ..data/: what they lead to is taken once.
+    return sorted({file.resolve(): file for file in sorted(found, reverse=True)}.values())
 
 
-def _put_on_path(folder: Path) -> None:
+def _put_on_path(folder: Path, finder: Finder) -> None:
     """Put a folder on the path in the place of the last one, whose modules are forgotten."""
     global _last  # noqa: PLW0603 - sys.path and sys.modules are global as well
     if _last is not None:
-        previous, others = _last
+        previous, others, its_finder = _last
+        its_finder.remove()
         for name in [name for name in sys.modules if name not in others]:
             top = sys.modules.get(name.partition(".")[0])
             file = Path(getattr(top, "__file__", None) or "/")
@@ -121,19 +115,18 @@ def _put_on_path(folder: Path) -> None:
         if str(previous) in sys.path:
             sys.path.remove(str(previous))
     sys.path.insert(0, str(folder))
-    _last = folder, frozenset(sys.modules)
+    finder.install()
+    _last = folder, frozenset(sys.modules), finder
 
 
-def _import(file: Path) -> list[Declaration]:
+def _import(file: Path, finder: Finder) -> list[Declaration]:
     """Run a file as a module of its own, and return what it declares."""
-    file = file.absolute()
     module = ModuleType(f"{_PACKAGE}.{file.stem}")
     module.__file__ = str(file)
     # Dataclasses and msgspec look a type's module up to resolve its annotations.
     sys.modules[module.__name__] = module
     try:
-        # Not by importlib: that takes a cached .pyc for a file changed within the same second.
-        code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
+        code = finder.compile(str(file))
         with declaring() as declared:
             exec(code, module.__dict__)  # noqa: S102 - to run it is to load it
     except (Exception, SystemExit) as error:
