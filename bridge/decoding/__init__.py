@@ -14,6 +14,7 @@ from bridge.decoding.boundaries import (
     is_map,
     text_header,
 )
+from bridge.decoding.lossless import as_json
 from bridge.decoding.records import (
     Opaque,
     decode_odd,
@@ -31,6 +32,7 @@ __all__ = [
     "Kind",
     "Opaque",
     "array_header",
+    "as_json",
     "boundaries",
     "count_entries",
     "decode_odd",

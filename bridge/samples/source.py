@@ -114,14 +114,14 @@ class Source:
     def _decompressed(self) -> io.BufferedReader[Any]:
         head = self._file.peek(4)
         file = cast("BinaryIO", self._file)
-        opened: object
+        opened: gzip.GzipFile | zstd.ZstdFile
         if head.startswith(_GZIP):
             opened = gzip.GzipFile(fileobj=file)
         elif head.startswith(_ZSTD):
             opened = zstd.ZstdFile(file)
         else:
             return self._file
-        return io.BufferedReader(cast("io.RawIOBase", opened), _BUFFER)
+        return io.BufferedReader(_AsItComes(opened), _BUFFER)
 
     def _told(self, format: Format | None) -> Format | None:  # noqa: A002
         if format is not None:
@@ -147,6 +147,22 @@ class Source:
             f" --format {'|'.join(FORMATS)}",
             file=self.name,
         )
+
+
+class _AsItComes(io.RawIOBase):
+    """A decompressed file that gives what it has, where read() would lose it at a damaged end."""
+
+    def __init__(self, file: gzip.GzipFile | zstd.ZstdFile) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer)
+        data = self._file.read1(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 def _goes_on(text: bytes) -> bool:
