@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import web
@@ -13,11 +13,12 @@ _PAGES = {
     "/livez": "200 as long as the event loop turns",
     "/readyz": "200 when ready, else 503; says what is not ready and why",
     "/metrics": "metrics in Prometheus' format",
+    "/tap": "events as they pass, and what becomes of each: see `fluent-bridge tap --help`",
 }
 
 
 class Admin:
-    """Serves ``/livez``, ``/readyz`` and ``/metrics``.
+    """Serves ``/livez``, ``/readyz``, ``/metrics`` and ``/tap``.
 
     Livez and readyz are Kubernetes' own names for the two probes. Liveness asks nothing but an
     answer: a sidecar whose downstream is away must not be killed, or its chunks come twice.
@@ -27,6 +28,7 @@ class Admin:
         port: the port; 0 is any free one.
         metrics: what ``/metrics`` shows.
         readiness: returns each thing that readiness depends on, with what is wrong with it or None.
+        tap: answers requests for ``/tap``.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Admin:
         port: int,
         metrics: Metrics,
         readiness: Callable[[], Mapping[str, str | None]],
+        tap: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None,
     ) -> None:
         self._host = host
         self._port = port
@@ -45,6 +48,8 @@ class Admin:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)
+        if tap is not None:
+            app.router.add_get("/tap", tap, allow_head=False)
         # A line for every probe and scrape would bury the log.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 

@@ -25,6 +25,8 @@ from bridge.memory import keep_freed_buffers
 from bridge.metrics import Metrics
 from bridge.server import Limits, Server
 from bridge.settings import ListenSettings, Settings
+from bridge.tap import Taps
+from bridge.tapping import Tapping
 from bridge.workers import wire
 from bridge.workers.pool import FiltersNotLoaded, Pool
 from bridge.workers.rescue import Rescue
@@ -151,6 +153,7 @@ class Sidecar:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics()
+        self._taps = Taps()
         budget = Budget(settings.delivery.bytes_in_flight, self.metrics.in_flight_bytes)
         self.metrics.in_flight_limit_bytes.set(budget.limit)
         self.pool = Pool(
@@ -160,6 +163,7 @@ class Sidecar:
             start_timeout=settings.workers.start_timeout,
             budget=budget,
             metrics=self.metrics,
+            taps=self._taps,
         )
         rescue = Rescue(self.pool.run, budget, self.metrics)
         self._forward = (
@@ -173,7 +177,13 @@ class Sidecar:
             self._rpc = rpc.Server(
                 settings.rpc, self.pool, rescue, budget=budget, metrics=self.metrics
             )
-        self.admin = Admin(settings.admin.host, settings.admin.port, self.metrics, self.readiness)
+        self.admin = Admin(
+            settings.admin.host,
+            settings.admin.port,
+            self.metrics,
+            self.readiness,
+            Tapping(self._taps, settings.admin.tap),
+        )
         self._draining = False
 
     def readiness(self) -> dict[str, str | None]:
@@ -228,6 +238,7 @@ class Sidecar:
             await self._forward.close()
         # Workers with nothing to do end at once, but for what the filters' close() does.
         await self.pool.close(max(ends - time.monotonic(), 1) if drained else 0)
+        self._taps.close()
         await self.admin.close()
 
     async def abandon(self) -> None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 import msgspec
 from msgspec import Raw
 
 from bridge.decoding import encode_odd, entry_of
-from bridge.decoding.shown import readable, shown, text_of
 from bridge.pipeline.chunk import Chunk, Item
-from bridge.pipeline.deadletters import Failure, time_text
+from bridge.pipeline.deadletters import Failure
 from bridge.pipeline.run import Run
+from bridge.pipeline.shown import Shown, shown
 
 _MOST_BYTES = 8 << 10  # of a record, and of all results of one together
 _MOST_RESULTS = 16
@@ -27,6 +27,47 @@ _MOST_RESULTS = 16
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 Entry = tuple[Raw, Raw]
+Outcome = Literal["unchanged", "changed", "dropped", "error"]
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Why an event, or one of the results made of it, went to the error stream.
+
+    Attributes:
+        error_class: the exception's class.
+        message: what it says.
+        filter: the filter's name, if the event came to one.
+        traceback: where in the user's file it was raised, if it was.
+    """
+
+    error_class: str = msgspec.field(name="class")
+    message: str
+    filter: str | None
+    traceback: str | None
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event and what became of it.
+
+    Attributes:
+        tag: its tag as it came.
+        time: its time.
+        record: its record as it came.
+        outcome: what became of it, in a word.
+        results: the events that leave in its place, the error stream aside.
+        errors: why it went to the error stream.
+        results_left_out: how many results more there are.
+        truncated: whether long fields were cut.
+    """
+
+    tag: Raw
+    time: str
+    record: Raw
+    outcome: Outcome
+    results: list[Shown]
+    errors: list[Error]
+    results_left_out: int = 0
+    truncated: bool = False
 
 
 class Tap:
@@ -71,7 +112,7 @@ class Tap:
         try:
             self._take(tag, chunk, run, outputs)
         except Exception as error:  # noqa: BLE001 - a look at an event must not cost the chunk
-            self.lines.append(msgspec.json.encode({"tag": text_of(tag), "trouble": repr(error)}))
+            self.lines.append(msgspec.json.encode({"trouble": repr(error)}))
 
     def _take(
         self, tag: str, chunk: Chunk, run: Run | None, outputs: Mapping[str, list[Item]]
@@ -80,7 +121,7 @@ class Tap:
         for time, failure in run.failures if run else ():
             failures.setdefault(chunk.index(time), []).append(failure)
         among: list[int] | range = list(failures) if self._errors else range(len(chunk.items))
-        chosen = random.sample(among, min(self._wanted, len(among)))
+        chosen = sorted(random.sample(among, min(self._wanted, len(among))))
         if not chosen:
             return
         self._wanted -= len(chosen)
@@ -116,47 +157,35 @@ class Tap:
         failures: Sequence[Failure],
         document: str | None,
     ) -> None:
-        before, cut = _event(tag, original, _MOST_BYTES, document)
+        before, cut = shown(tag, *original, most=_MOST_BYTES, document=document)
         after = []
         room = _MOST_BYTES
         for other, entry in results[:_MOST_RESULTS]:
-            event, some_cut = _event(other, entry, max(room, 0), document)
-            after.append(event)
+            result, some = shown(other, *entry, most=max(room, 0), document=document)
+            after.append(result)
             room -= len(bytes(entry[1]))
-            cut = cut or some_cut
-        same = results == [(tag, original)] or (after == [before] and not cut)
+            cut = cut or some
+        outcome: Outcome = "changed"
         if failures:
             outcome = "error"
         elif not results:
             outcome = "dropped"
-        else:
-            outcome = "unchanged" if same else "changed"
-        line: dict[str, Any] = {**before, "outcome": outcome, "results": after}
-        if len(results) > len(after):
-            line["results_left_out"] = len(results) - len(after)
-        if failures:
-            line["errors"] = [
-                {
-                    "class": failure.error_class,
-                    "message": failure.message,
-                    "filter": failure.filter,
-                    "traceback": failure.traceback,
-                }
-                for failure in failures[:_MOST_RESULTS]
-            ]
-        if cut:
-            line["truncated"] = True
+        elif results == [(tag, original)] or (after == [before] and not cut):
+            outcome = "unchanged"
+        line = Line(
+            before.tag,
+            before.time,
+            before.record,
+            outcome,
+            after,
+            [
+                Error(one.error_class, one.message, one.filter, one.traceback)
+                for one in failures[:_MOST_RESULTS]
+            ],
+            results_left_out=len(results) - len(after),
+            truncated=cut,
+        )
         self.lines.append(msgspec.json.encode(line))
-
-
-def _event(tag: str, entry: Entry, most: int, document: str | None) -> tuple[dict[str, Any], bool]:
-    """Return an event as JSON can hold it, and whether something of it was left out."""
-    time, record = entry
-    fields, cut = shown(bytes(record), most)
-    if document is not None and isinstance(text := fields.get(document), str):
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):
-            fields[document] = readable(msgspec.json.decode(text))  # as the filters see it
-    return {"tag": text_of(tag), "time": time_text(time), "record": fields}, cut
 
 
 def _sealed(run: Run, made: Iterable[tuple[str, Item]]) -> list[tuple[str, Entry]]:

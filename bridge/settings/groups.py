@@ -310,6 +310,11 @@ class AdminSettings(Group):
         default="127.0.0.1", description="address to listen on; 0.0.0.0 for probes of a pod"
     )
     port: ListenPort = Field(default=24280, description="port to listen on; 0 is any free one")
+    tap: Literal["nobody", "local", "everyone"] = Field(
+        default="local",
+        description="who may look at events with `fluent-bridge tap`; local: who comes from this"
+        " host or pod, as through kubectl port-forward",
+    )
 
 
 class LogSettings(Group):

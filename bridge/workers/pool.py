@@ -6,10 +6,13 @@ import asyncio
 import time
 from collections import deque
 
+import msgspec
+
 from bridge.budget import Budget
 from bridge.errors import BridgeError
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
+from bridge.tap import Taps
 from bridge.workers import wire
 from bridge.workers.worker import Assignment, Entries, Worker
 
@@ -45,6 +48,7 @@ class Pool:
         start_timeout: seconds that a worker may take to load the filters.
         budget: bounds the results that wait to be delivered.
         metrics: where to count.
+        taps: who looks at events.
     """
 
     def __init__(
@@ -56,12 +60,14 @@ class Pool:
         start_timeout: float,
         budget: Budget,
         metrics: Metrics,
+        taps: Taps | None = None,
     ) -> None:
         self._start = start
         self._count = count
         self._deadline = deadline
         self._start_timeout = start_timeout
         self._metrics = metrics
+        self._taps = taps or Taps()
         self._budget = budget
         budget.on_room = self._dispatch
         self._workers: dict[str, Worker] = {}
@@ -167,6 +173,8 @@ class Pool:
             if assignment.reply.done():  # nobody waits for it any more
                 continue
             self._metrics.queue_wait_seconds.observe(time.monotonic() - assignment.enqueued)
+            if taps := self._taps.ask(assignment.job.tag, assignment.job.count):
+                assignment.job = msgspec.structs.replace(assignment.job, taps=taps)
             worker.submit(assignment)
         self._metrics.queue_chunks.set(len(self._queue))
 
@@ -207,6 +215,8 @@ class Pool:
     def _on_done(self, worker: Worker, reply: wire.Done, size: int, *, wanted: bool) -> None:
         if wanted:
             self._budget.take_results(size)
+        if reply.tapped:
+            self._taps.show(reply.tapped)
         self._metrics.worker_chunk_seconds.labels(worker.name).observe(reply.seconds)
         cpu = self._metrics.worker_cpu_seconds.labels(worker.name)
         cpu.inc(max(0.0, reply.cpu_seconds - worker.cpu_seconds))
