@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Raw
 
-from bridge.decoding import decode_odd, decode_plain, entry_of, event_time_of, skip
+from bridge.decoding import (
+    as_json,
+    decode_odd,
+    decode_plain,
+    encode,
+    entry_of,
+    event_time_of,
+    skip,
+    text_header,
+)
+from bridge.errors import SampleError
 from bridge.events import EventTime
 from bridge.forward import Chunk
 
@@ -43,25 +54,60 @@ class Sample(NamedTuple):
         return decode_odd(data) if record is None else record
 
 
-def chunks(
-    samples: Iterable[Sample], size: int, *, tag: str | None = None, untagged: str = ""
-) -> Iterator[Chunk]:
+def chunks(samples: Iterable[Sample], size: int, *, tag: str | None = None) -> Iterator[Chunk]:
     """Return samples as chunks, in their order, each of events of one tag.
 
     Args:
         samples: the events; read no faster than the chunks are taken.
         size: most events of a chunk.
-        tag: the tag for all of them, whatever the file says.
-        untagged: the tag for those that have none.
+        tag: the tag for all of them, whatever the file says; events without any have the tag "".
+
+    Raises:
+        SampleError: from the samples; those before the mistake have been returned by then.
     """
     current = ""
     entries: list[bytes] = []
-    for sample in samples:
-        its = tag or sample.tag or untagged
-        if entries and (its != current or len(entries) == size):
-            yield Chunk(current, b"".join(entries), len(entries), None, None)
-            entries = []
-        current = its
-        entries.append(sample.entry)
+    wrong: SampleError | None = None
+    try:
+        for sample in samples:
+            its = tag or sample.tag or ""
+            if entries and (its != current or len(entries) == size):
+                yield _chunk(current, entries)
+                entries = []
+            current = its
+            entries.append(sample.entry)
+    except SampleError as error:
+        wrong = error
     if entries:
-        yield Chunk(current, b"".join(entries), len(entries), None, None)
+        yield _chunk(current, entries)
+    if wrong is not None:
+        raise wrong
+
+
+def documents(samples: Iterable[Sample], key: str) -> Iterator[Sample]:
+    """Return samples as inputs that do not parse make events: the record as JSON text in one field.
+
+    That is what filters want whose payload is JSON. Records that have the field already stay as
+    they are.
+
+    Args:
+        samples: the events.
+        key: the field.
+    """
+    head = b"\x81" + encode(key)
+    for sample in samples:
+        record = sample.record
+        if key in record:
+            yield sample
+            continue
+        time, raw = entry_of(sample.entry)
+        try:
+            text = msgspec.json.encode(record)
+        except (TypeError, ValueError, RecursionError):
+            text = as_json(bytes(raw)).encode()
+        entry = b"\x92" + bytes(time) + head + text_header(len(text)) + text
+        yield Sample(sample.tag, entry, sample.place)
+
+
+def _chunk(tag: str, entries: list[bytes]) -> Chunk:
+    return Chunk(tag, b"".join(entries), len(entries), None, None)

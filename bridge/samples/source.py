@@ -94,7 +94,7 @@ class Source:
     @property
     def position(self) -> int | None:
         """How far of :attr:`size` it has been read, None where that is not known."""
-        return None if self.size is None else self._file.tell()
+        return self.size if self.size is None or self._file.closed else self._file.tell()
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
