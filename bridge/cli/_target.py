@@ -1,4 +1,4 @@
-"""What ``fluent-bridge feed`` sends to, made from its flags."""
+"""What ``fluent-bridge feed`` and ``replay`` send to, made from their flags."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def target_of(
         return RpcTarget(socket, timeout)
     if filters is not None:
         return _filters(settings, timeout)
-    return _forward(to, settings, username, tls, timeout)
+    return ForwardTarget(client(to, settings, username, tls, timeout))
 
 
-def _forward(
+def client(
     address: str | None, settings: Settings, username: str | None, tls: Tls, timeout: float
-) -> ForwardTarget:
-    """Return a Forward server as a target.
+) -> Client:
+    """Return a client of a Forward server.
 
     Args:
         address: ``host:port``; None for where a sidecar with these settings listens.
@@ -106,17 +106,15 @@ def _forward(
             ) from error
     elif tls.ca_file or tls.cert_file or tls.key_file:
         raise typer.BadParameter("files for TLS are given, but not --tls: nothing would use them")
-    return ForwardTarget(
-        Client(
-            host,
-            port,
-            window=_WINDOW,
-            shared_key=listen.shared_key.get_secret_value() if listen.shared_key else None,
-            username=username,
-            password=password,
-            tls=context,
-            timeout=timeout,
-        )
+    return Client(
+        host,
+        port,
+        window=_WINDOW,
+        shared_key=listen.shared_key.get_secret_value() if listen.shared_key else None,
+        username=username,
+        password=password,
+        tls=context,
+        timeout=timeout,
     )
 
 
