@@ -6,9 +6,10 @@ replies: the transport process adds them up over the workers and never loads the
 
 from __future__ import annotations
 
+import contextlib
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -102,7 +103,9 @@ class Histogram:
 
 
 _I = TypeVar("_I", Counter, Histogram)
-_known: dict[str, Counter | Histogram] = {}
+#: Instruments by the names of their families.
+Known = dict[str, Counter | Histogram]
+_known: Known = {}
 
 
 def counter(name: str, help: str, labels: Sequence[str] = ()) -> Counter:  # noqa: A002
@@ -157,6 +160,24 @@ def drain() -> list[tuple[str, str, str, Labels, tuple[float, ...], list[tuple[L
         for one in _known.values()
         if (gained := one.drain())
     ]
+
+
+@contextlib.contextmanager
+def kept_in(known: Known) -> Iterator[None]:
+    """Make and drain instruments apart from all others meanwhile.
+
+    A worker loads one folder of filters in its life. A process that loads several must not have the
+    names of one clash with those of another.
+
+    Args:
+        known: those that there are; what is made is added.
+    """
+    global _known  # noqa: PLW0603 - filters are loaded into a process, not into an object
+    others, _known = _known, known
+    try:
+        yield
+    finally:
+        _known = others
 
 
 def check_names(name: str, labels: Sequence[str]) -> Labels:

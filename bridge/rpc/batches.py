@@ -16,7 +16,7 @@ from bridge.rpc.cutting import Piece, Uncut, cut
 from bridge.rpc.refusal import Refusal
 from bridge.workers import wire
 from bridge.workers.counts import count_run
-from bridge.workers.pool import Answer, Pool
+from bridge.workers.pool import Answer, Pool, Superseded
 from bridge.workers.rescue import Rescue, Unrunnable
 
 Result = tuple[wire.Done, memoryview]
@@ -80,7 +80,12 @@ class Batches:
         asked = False
         while True:
             began = time.monotonic()
-            answers = await self._run_pieces(text, pieces)
+            try:
+                answers = await self._run_pieces(text, pieces)
+            except Superseded:
+                # The new filters may want it whole, and none of it has been handed on.
+                pieces = self._cut(text, whole)
+                continue
             done = [(one, body) for one, body in answers if isinstance(one, wire.Done)]
             for reply, _ in done:
                 count_run(self._metrics, reply)
@@ -99,7 +104,7 @@ class Batches:
                 key=lambda one: one.delay,
             )
             write = _log.debug if asked else _log.info
-            write("batch is to come again", tag=_shown(tag), reason=again.reason)
+            write("batch is to come again", tag=_shown(tag), reason=again.reason, delay=again.delay)
             asked = True
             self._metrics.retried_chunks.labels("retry").inc()
             await self._wait(tag, again, time.monotonic() - began, remaining())
@@ -116,10 +121,15 @@ class Batches:
 
     async def _run_pieces(self, tag: str, pieces: list[Piece]) -> list[Answer]:
         if len(pieces) == 1:
-            return await self._run_piece(tag, pieces[0], first=False)
+            return await self._run_piece(tag, pieces[0])
         loop = asyncio.get_running_loop()
+        # Pieces were cut just now, for these filters and no others.
+        generation = self._pool.generation
         # First, all of them: one that waited for room might wait for what the others hold.
-        tasks = [loop.create_task(self._run_piece(tag, piece, first=True)) for piece in pieces]
+        tasks = [
+            loop.create_task(self._run_piece(tag, piece, first=True, generation=generation))
+            for piece in pieces
+        ]
         try:
             await asyncio.gather(*tasks)
         except BaseException:
@@ -134,9 +144,13 @@ class Batches:
             raise
         return [answer for task in tasks for answer in task.result()]
 
-    async def _run_piece(self, tag: str, piece: Piece, *, first: bool) -> list[Answer]:
+    async def _run_piece(
+        self, tag: str, piece: Piece, *, first: bool = False, generation: int | None = None
+    ) -> list[Answer]:
         try:
-            return await self._rescue.run(tag, piece.entries, piece.count, None, first=first)
+            return await self._rescue.run(
+                tag, piece.entries, piece.count, None, first=first, generation=generation
+            )
         except Unrunnable as error:
             raise Refusal(StatusCode.UNAVAILABLE, str(error)) from error
 
