@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def decode(
     file: Annotated[
-        str, typer.Argument(metavar="[FILE|-]", help="The file; - is standard input.")
+        str, typer.Argument(metavar="FILE", help="The file; - is standard input.")
     ] = "-",
     *,
     as_json: Annotated[
