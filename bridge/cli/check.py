@@ -77,6 +77,8 @@ def _look_at_filters(settings: Settings, tag: str | None, mistakes: list[Excepti
             )
         found.append(_count(len(rows), "filter"))
     path = settings.filters.path
+    if not path.exists():
+        return found  # whoever loads the filters has said so
     try:
         files = cases.read_all(cases.find(path.parent if path.is_file() else path))
     except ExceptionGroup as group:
@@ -108,9 +110,8 @@ def _load(argv: list[str]) -> Loaded:
 
 
 def _show(columns: type[Applied], rows: Sequence[Applied]) -> None:
-    names = columns._fields
     if not sys.stdout.isatty():
-        for row in (map(str.upper, names), *rows):
+        for row in (map(str.upper, columns._fields), *rows):
             typer.echo("\t".join(map(str, row)))
         return
     from rich import box  # noqa: PLC0415
@@ -118,12 +119,18 @@ def _show(columns: type[Applied], rows: Sequence[Applied]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for name in names:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+    for name in ("", "tags", "filter", "takes → gives", "where"):
         table.add_column(name, overflow="fold")
     for row in rows:
         # As Text: annotations have brackets, which rich would take for markup.
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(
+            str(row.order),
+            Text(row.tags),
+            Text(row.filter, "bold") + Text(f"\n{row.runs}", "dim"),
+            Text(f"{row.takes}\n→ {row.gives}"),
+            Text(row.where),
+        )
     Console().print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,7 @@ def init(
     typer.echo()
     typer.echo("What comes next:")
     if folder.resolve() != Path.cwd():
-        typer.echo(f"  cd {folder}")
+        typer.echo(f"  cd {shlex.quote(str(folder))}")
     typer.echo("  fluent-bridge check    # which filter applies to which tag")
     typer.echo("  fluent-bridge test     # the cases in filters/*.cases.yaml")
+    typer.echo("  less README.md         # and what else there is")
