@@ -32,16 +32,18 @@ class TooManyTaps(BridgeError):
     """As many look as may."""
 
 
-class Status(msgspec.Struct, frozen=True):
+class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was not shown.
 
     Attributes:
         passed: events under matching tags so far, as many as senders said there are.
         missed: events that came faster than they were read.
+        ended: whether this is the last line, because the sidecar ends.
     """
 
     passed: int
     missed: int
+    ended: bool = False
 
 
 class Subscription:
@@ -69,6 +71,8 @@ class Subscription:
         self._missed = 0
         self._changed = asyncio.Event()
         self._ended = False
+        self._greeted = False
+        self._told = False
 
     def ask(self, tag: bytes, count: int | None) -> int:
         """Return how many events of a chunk to ask a worker for.
@@ -109,19 +113,22 @@ class Subscription:
         self._changed.set()
 
     async def read(self) -> list[bytes]:
-        """Return a status and the lines that came, nothing more once it has ended.
+        """Return the lines that came and a status, nothing more once it has said that it ended.
 
-        The status comes alone where nothing else does for a while.
+        The status comes alone where nothing else does for a while, at first at once.
         """
-        if not self._ended:
+        if self._told:
+            return []
+        if self._greeted:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STATUS_EVERY):
                     await self._changed.wait()
-            self._changed.clear()
-        elif not self._lines:
-            return []
-        lines = [msgspec.json.encode(Status(self._passed, self._missed)), *self._lines]
+        self._changed.clear()
+        self._greeted = True
+        self._told = self._ended
+        lines = [*self._lines]
         self._lines.clear()
+        lines.append(msgspec.json.encode(Status(self._passed, self._missed, self._ended)))
         return lines
 
 

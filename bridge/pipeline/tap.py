@@ -85,15 +85,20 @@ class Tap:
         self.lines: list[bytes] = []
         self._wanted = wanted
         self._errors = errors
+        self._share = wanted
         self._skip = 0
 
     def begin(self, runs: int) -> None:
-        """Choose where to take events: in a run picked at random and those after it.
+        """Choose where to take events, so that they come from anywhere in the job.
 
         Args:
             runs: how many the job takes, as far as is known.
         """
-        self._skip = 0 if self._errors else random.randrange(max(runs, 1))  # noqa: S311
+        if self._errors or runs <= 1:
+            return
+        self._share = -(-self._wanted // runs)
+        taking = -(-self._wanted // self._share)
+        self._skip = random.randrange(runs - taking + 1)  # noqa: S311 - no secret
 
     def take(
         self, tag: str, chunk: Chunk, run: Run | None, outputs: Mapping[str, list[Item]]
@@ -121,7 +126,7 @@ class Tap:
         for time, failure in run.failures if run else ():
             failures.setdefault(chunk.index(time), []).append(failure)
         among: list[int] | range = list(failures) if self._errors else range(len(chunk.items))
-        chosen = sorted(random.sample(among, min(self._wanted, len(among))))
+        chosen = sorted(random.sample(among, min(self._wanted, self._share, len(among))))
         if not chosen:
             return
         self._wanted -= len(chosen)
