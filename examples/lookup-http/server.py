@@ -28,7 +28,7 @@ class Service(BaseHTTPRequestHandler):
         if key == "slow":
             time.sleep(0.5)
         campaign = CAMPAIGNS.get(key)
-        status = 503 if key in {"busy", "slow"} else 200 if campaign else 404
+        status = 503 if key.startswith(("busy", "slow")) else 200 if campaign else 404
         body = json.dumps(campaign).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from typing import Any
@@ -13,6 +14,7 @@ import bridge
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
 IPV4 = re.compile(r"(?<![\d.])(\d{1,3}\.\d{1,3}\.\d{1,3})\.\d{1,3}(?!\.?\d)")
 IPV6 = re.compile(r"(?<![\w.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
+REMOVED = "[removed]"
 HARMLESS = frozenset({int, float, bool, type(None)})
 
 failures = bridge.counter("mask_failures_total", "Events put aside because masking failed.")
@@ -43,6 +45,8 @@ class Mask:
             raise ValueError("set MASK_KEY to a secret of 16 to 64 bytes: openssl rand -hex 32")
         self._hashed = frozenset(hashed)
         self._removed = frozenset(removed)
+        # Names come again and again. Typed, because 1 and True are the same name to a dict.
+        self._rule = lru_cache(4096, typed=True)(self._choose)
 
     def __call__(self, event: bridge.Event) -> bridge.Event:
         try:
@@ -54,13 +58,20 @@ class Mask:
         return event
 
     def _map(self, record: dict[Any, Any]) -> dict[Any, Any]:
-        return {self._value(name): self._field(name, value) for name, value in record.items()}
+        masked = {}
+        for name, value in record.items():
+            masked_name, mask = self._rule(name)
+            masked[masked_name] = mask(value)
+        return masked
 
-    def _field(self, name: Any, value: Any) -> Any:
+    def _choose(self, name: Any) -> tuple[Any, Callable[[Any], Any]]:
+        """Return a field's name, which may hold an email itself, and what masks its value."""
         folded = name.lower() if type(name) is str else name
         if folded in self._hashed:
-            return self._hash(value)
-        return "[removed]" if folded in self._removed else self._value(value)
+            return name, self._hash
+        if folded in self._removed:
+            return name, lambda _: REMOVED
+        return self._value(name), self._value
 
     def _value(self, value: Any) -> Any:
         kind = type(value)
@@ -75,7 +86,7 @@ class Mask:
                 "utf-8", "surrogateescape"
             )
         # An ext type, or what lies too deep to be decoded, may hold anything.
-        return value if kind in HARMLESS else "[removed]"
+        return value if kind in HARMLESS else REMOVED
 
     def _text(self, text: str) -> str:
         # Most texts hold none of it: to look for one character is a tenth of a search.

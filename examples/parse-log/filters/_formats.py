@@ -7,14 +7,14 @@ _QUOTED = r'(?:[^"\\]|\\.)*+'
 
 # Each part is what people call it and how it looks; a line fits if all of them do in turn.
 _ACCESS = (
-    ("an address", r"(?:(?P<host>[\w.-]+):\d+ )?(?P<address>\S+) "),
+    ("an address", r"(?:(?P<host>[\w.-]+):\d+ )?(?P<address>[\w.:-]+) "),
     ("- and a user", r"\S+ (?P<user>[^\[]+) "),
     ("[time]", r"\[(?P<time>[^\]]+)\] "),
     ('"request"', rf'"(?P<request>{_QUOTED})" '),
     ("a status of three digits", r"(?P<status>\d{3}) "),
     ("a number of bytes", r"(?P<bytes>\d+|-)"),
     ('"referer" and "agent"', rf'(?: "(?P<referer>{_QUOTED})" "(?P<agent>{_QUOTED})")?'),
-    ("the seconds or the end", r"(?: (?P<seconds>\d+\.\d+|-))?\s*\Z"),
+    ("the seconds or the end", r"(?: (?P<seconds>\d+\.\d+|-))?\Z"),
 )
 _ERROR = (
     ("a date and time", r"(?P<time>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) "),
@@ -23,9 +23,10 @@ _ERROR = (
     (
         "a text",
         (
-            r"(?P<error>.+?)(?:, client: (?P<address>[^,\s]+))?(?:, server: (?P<server>[^,\s]*))?"
+            r"(?P<error>(?s:.+?))"
+            r"(?:, client: (?P<address>[^,\s]+))?(?:, server: (?P<server>[^,\s]*))?"
             rf'(?:, request: "(?P<request>{_QUOTED})")?(?:, upstream: "(?P<upstream>{_QUOTED})")?'
-            rf'(?:, host: "(?P<host>{_QUOTED})")?(?:, referrer: "(?P<referer>{_QUOTED})")?\s*\Z'
+            rf'(?:, host: "(?P<host>{_QUOTED})")?(?:, referrer: "(?P<referer>{_QUOTED})")?\Z'
         ),
     ),
 )
@@ -71,4 +72,4 @@ def misfit(line: str) -> str:
     rest = repr(line[fits : fits + 20])
     if not fits:
         return f"it begins with {rest}"
-    return f"it is {closest} up to column {fits}, then {rest} instead of {missing}"
+    return f"it fits {closest!r} up to column {fits}, then has {rest} instead of {missing}"

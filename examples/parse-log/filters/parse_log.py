@@ -19,12 +19,13 @@ lines = bridge.counter("log_lines_total", "Lines that were understood.", labels=
 def parse(event: bridge.Event) -> bridge.Event:
     """Replace ``message`` by the fields that it holds; what else the record has stays."""
     # A Reject below loses nothing: the dead letter holds the record as it came.
-    line = event.record.pop("message")
+    line = event.record.pop("message").rstrip()
     name, fields = fields_of(line)
     event.time = time_of(fields.pop("time"), TIMES[name])
     for field in NUMBERS.keys() & fields.keys():
         fields[field] = NUMBERS[field](fields[field])
-    fields |= parts_of(fields.pop("request", ""))
+    if "request" in fields:
+        fields |= parts_of(fields.pop("request"))
     event.record |= fields
     lines.inc(format=name)
     return event
@@ -64,7 +65,7 @@ def parts_of(request: str) -> dict[str, Any]:
     """Return method, path and query of a request; of what scanners send, the text as it is."""
     words = request.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/"):
-        return {"request": request} if request else {}
+        return {"request": request}
     path, _, query = words[1].partition("?")
     parts: dict[str, Any] = {"method": words[0], "path": path}
     if query:
