@@ -21,7 +21,7 @@ _MOST_STACKS = 256
 
 # To format a stack takes longer than to run most filters, and the events of a chunk fail in few
 # places.
-_stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
+_stacks: dict[tuple[tuple[CodeType, str, int], ...], str] = {}
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -106,7 +106,10 @@ def _traceback(error: BaseException, file: str, message: str) -> str:
         return _bounded(
             "".join(traceback.format_exception(error.with_traceback(start))), _LONGEST_TRACEBACK
         )
-    places = tuple((frame.f_code, line) for frame, line in traceback.walk_tb(start))
+    # Code is equal to the same code in another file.
+    places = tuple(
+        (frame.f_code, frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(start)
+    )
     stack = _stacks.get(places)
     if stack is None:
         if len(_stacks) >= _MOST_STACKS:

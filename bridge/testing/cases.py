@@ -386,8 +386,16 @@ class _Reader:
         document, line = self._document, line_of(node)
         if not isinstance(node, yaml.MappingNode):
             return Reason(line, text=document.text(node, "the reason to reject"))
+        if len(node.value) == 1 and " " in (written := str(node.value[0][0].value)):
+            # What YAML makes of a text with a colon.
+            document.mistake(
+                node,
+                f"the reason to reject is a map with the key {written!r}: put the whole text"
+                " in quotes",
+            )
+            return Reason(line)
         keys = document.fields(node, _REASON_KEYS, "the reason to reject") or {}
-        if not keys and not node.value:
+        if not node.value:
             document.mistake(node, f"the reason is empty: give it {', '.join(_REASON_KEYS)}")
         texts = {key: document.text(value, key) for key, value in keys.items()}
         return Reason(

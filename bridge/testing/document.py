@@ -84,12 +84,12 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             said = ", ".join(part for part in (error.context, error.problem) if part)
-            self._add(f"it is not YAML: {said}; correct this line", mark.line + 1 if mark else 0)
+            colon = "mapping values are not allowed" in said
+            advice = "put a text that holds `: ` in quotes" if colon else "correct this line"
+            self._add(f"it is not YAML: {said}; {advice}", mark.line + 1 if mark else 0)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             first, *_ = str(error).splitlines()
             self.mistake(None, f"it is not YAML: {first}")
-        except RecursionError:
-            self.mistake(None, "it is nested too deeply to be read")
 
     def mistake(self, node: yaml.Node | None, message: str) -> None:
         """Add a mistake.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bridge import instruments
 from bridge.errors import Retry
@@ -98,22 +98,25 @@ class _Gather:
     def __call__(
         self, function: Callable[[Any], Awaitable[Any]], arguments: list[Any], concurrency: int
     ) -> list[Any]:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._gatherer(function, arguments, concurrency)
-        # A thread has one running loop at most.
-        results: list[Any] = []
-        thread = threading.Thread(
-            target=lambda: results.extend(self._gatherer(function, arguments, concurrency))
-        )
-        thread.start()
-        thread.join()
-        return results
+        """Return a result, or the exception raised, an argument."""
+        return _away(lambda: self._gatherer(function, arguments, concurrency))
 
     def close(self) -> None:
-        """Close the gatherer."""
-        self._gatherer.close()
+        """Close the loop."""
+        _away(self._gatherer.close)
+
+
+_T = TypeVar("_T")
+
+
+def _away(function: Callable[[], _T]) -> _T:
+    """Call what runs an event loop, in a thread of its own if this one has such a loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return function()
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(function).result()
 
 
 def _samples(
