@@ -64,7 +64,7 @@ class Stream:
                 line = _decode(text)
             except msgspec.MsgspecError as error:
                 raise Unreachable(f"what {self._port.url} says is no event: {error}") from error
-            if len(bytes(line.record)):
+            if bytes(line.record):
                 yield text
             elif line.trouble is None:
                 self.passed, self.missed = line.passed, line.missed
