@@ -113,6 +113,15 @@ def test_a_service_that_is_away_is_asked_for_the_events_under_way_and_no_more(as
     assert harness.feed("ad.click", [{"campaign_id": 7}]).records, "what is known needs nobody"
 
 
+def test_a_service_that_was_away_is_asked_again(asked, fluent_bridge):
+    harness = fluent_bridge(
+        EXAMPLES / "lookup-http" / "filters", parameters={"Lookup": {"pause": 0}}
+    )
+    for _ in range(2):
+        assert harness.feed("ad.click", [{"campaign_id": "busy"}]).retry == 0.1
+    assert asked == {"busy": 2}
+
+
 @pytest.mark.parametrize("levels", [10, 100, 300, 1_000, 5_000])
 def test_no_depth_lets_an_email_through(levels, environment, fluent_bridge):
     record = b"\x81\xa1a" * levels + b"\xafada@example.com"
