@@ -62,8 +62,8 @@ def _in_the_way(folder: Path, names: Iterable[Path]) -> dict[Path, str]:
         if os.path.lexists(folder / name):  # a link to nothing, too
             found[folder / name] = "it is there already"
         for parent in (folder / name).parents:
-            if parent.exists():
-                if not parent.is_dir():
+            if os.path.lexists(parent):
+                if not os.path.isdir(parent):  # noqa: PTH112 - as lexists, it raises nothing
                     found[parent] = "it is no folder"
                 break
     return found
