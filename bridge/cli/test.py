@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def run_cases(
     path: Annotated[
         Path,
-        typer.Argument(metavar="[FOLDER]", help="Folder of *.cases.yaml, or one such file."),
+        typer.Argument(metavar="FOLDER", help="Folder of *.cases.yaml, or one such file."),
     ] = Path(),
     *,
     text: Annotated[
@@ -54,8 +54,8 @@ def run_cases(
     files = cases.read_all(cases.find(path))
     if not files:
         raise LoadError(
-            f"no case files: put files *{cases.SUFFIX} beside the filters (docs/cases.md says how),"
-            " or name the folder that has them",
+            f"no case files: put a file that ends in {cases.SUFFIX} beside the filters,"
+            f" {cases.EXAMPLE}, or name the folder that has them",
             file=path,
         )
     console = Console(highlight=False)

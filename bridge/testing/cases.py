@@ -16,6 +16,7 @@ from bridge.events import EventTime
 from bridge.testing.document import Document, line_of
 
 SUFFIX = ".cases.yaml"
+EXAMPLE = "as in `cases: [{tag: ad.click, input: {price: 0}, drop: true}]`"
 #: When an event is that has no time of its own: a case is to be the same every day.
 TIME = EventTime(1_767_225_600)  # 2026-01-01T00:00:00Z
 
@@ -184,9 +185,8 @@ def read_all(files: Iterable[Path]) -> list[CaseFile]:
 def _file(document: Document) -> CaseFile | None:
     if document.mistakes:
         return None
-    example = "as in `cases: [{tag: ad.click, input: {price: 1}, drop: true}]`; see docs/cases.md"
     if document.root is None:
-        document.mistake(None, f"it is empty: write cases, {example}")
+        document.mistake(None, f"it is empty: write cases, {EXAMPLE}")
         return None
     keys = document.fields(document.root, _FILE_KEYS, "a case file")
     if keys is None:
@@ -207,7 +207,7 @@ def _file(document: Document) -> CaseFile | None:
     document.json = payload == "json"
     nodes = keys.get("cases")
     if not isinstance(nodes, yaml.SequenceNode) or not nodes.value:
-        document.mistake(nodes or document.root, f"there are no cases: write a list, {example}")
+        document.mistake(nodes or document.root, f"there are no cases: write a list, {EXAMPLE}")
         return None
     cases = [case for node in nodes.value if (case := _Reader(document, node).case())]
     _check_names(document, nodes.value, cases)

@@ -5,7 +5,7 @@ pytest imports it wherever fluent-bridge is installed: what it needs is imported
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from bridge.testing.cases import Case, CaseFile
-    from bridge.testing.harness import Start
+    from bridge.testing.harness import Harness, Start
     from bridge.testing.harnesses import Harnesses
 
 _SUFFIX = ".cases.yaml"
@@ -66,11 +66,7 @@ def fluent_bridge() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(folder: str | Path, **options: Any) -> Harness:
-            __tracebackhide__ = True
-            try:
-                return stack.enter_context(Harness(folder, **options))
-            except ExceptionGroup as group:
-                pytest.fail(_lines(group), pytrace=False)
+            return _loaded(lambda: stack.enter_context(Harness(folder, **options)))
 
         yield start
 
@@ -111,10 +107,7 @@ class CaseItem(pytest.Item):
         stash = self.config.stash
         if _harnesses not in stash:
             stash[_harnesses] = Harnesses(sidecar=self.config.getoption(_OPTION))
-        try:
-            harness = stash[_harnesses].get(self._cases)
-        except ExceptionGroup as group:
-            pytest.fail(_lines(group), pytrace=False)
+        harness = _loaded(lambda: stash[_harnesses].get(self._cases))
         lines = verdict.run(self._case, harness)
         if lines:
             pytest.fail(verdict.text(self._case, lines), pytrace=False)
@@ -122,6 +115,15 @@ class CaseItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int, str]:
         """Return where the case stands, its line counted from 0."""
         return self.path, self._case.line - 1, self.name
+
+
+def _loaded(load: Callable[[], Harness]) -> Harness:
+    try:
+        return load()
+    except ExceptionGroup as group:
+        mistakes = _lines(group)
+    # Not while the group is handled: pytest would show it, and how it came about, as well.
+    pytest.fail(mistakes, pytrace=False)
 
 
 def _lines(group: BaseExceptionGroup[Any]) -> str:
