@@ -1,13 +1,14 @@
 """Every example's cases, in process and in workers, and what its README promises beside them."""
 
 import importlib.util
+import re
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from bridge import tags
+from bridge import cli, tags
 from bridge.events import EventTime
 from bridge.forward import Chunk
 from bridge.samples import read
@@ -55,7 +56,9 @@ def test_examples_are_complete():
     table = (EXAMPLES / "README.md").read_text()
     for name in NAMES:
         assert f"| [{name}]({name}) |" in table
-        assert 10 <= len((EXAMPLES / name / "README.md").read_text().splitlines()) <= 30
+        readme = (EXAMPLES / name / "README.md").read_text()
+        assert f"fluent-bridge test examples/{name}\n" in readme
+        assert 10 <= len(readme.splitlines()) <= 30
         assert list((EXAMPLES / name / "filters").glob("*.py"))
 
 
@@ -90,6 +93,20 @@ def test_samples_pass(name, environment, fluent_bridge):
     assert not result.dropped
     assert len(result.events) >= result.received == 20
     assert result.records != [one.record for one in read(folder / "sample.jsonl")]
+
+
+COMMANDS = [
+    line
+    for readme in sorted(EXAMPLES.glob("*/README.md"))
+    for line in re.findall(r"^    .*?fluent-bridge (.*)$", readme.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_readmes_commands_run(line, environment, monkeypatch, capsys):
+    monkeypatch.chdir(EXAMPLES.parent)
+    status = cli.main(line.split())
+    assert not status, capsys.readouterr().err
 
 
 def test_a_campaign_is_asked_for_once_while_its_answer_is_good(asked, fluent_bridge):
