@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from msgspec import Raw
 
-from bridge.decoding import as_json, encode_odd, entry_of, skip
+from bridge.decoding import as_json, encode_odd, entry_of, event_time_of, skip
+from bridge.errors import NotAnEvent
 from bridge.events import EventTime
 from bridge.pipeline.deadletters import time_text
 from bridge.samples import Source, objects, read
@@ -60,10 +61,12 @@ def events(source: Source, *, as_objects: bool) -> Iterator[str]:
 
 
 def _time(data: bytes) -> str:
+    raw = Raw(data)
     try:
-        return time_text(Raw(data))
-    except ValueError:  # of a message whose entries nobody has looked at
+        event_time_of(raw)
+    except NotAnEvent:  # in a message, whose entries nobody has looked at
         return as_json(data)
+    return time_text(raw)
 
 
 def _text(text: str) -> str:
