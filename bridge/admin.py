@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -29,6 +30,7 @@ class Admin:
         metrics: what ``/metrics`` shows.
         readiness: returns each thing that readiness depends on, with what is wrong with it or None.
         tap: answers requests for ``/tap``.
+        warnings: returns what is wrong, though events pass, by what it is about.
     """
 
     def __init__(
@@ -38,11 +40,14 @@ class Admin:
         metrics: Metrics,
         readiness: Callable[[], Mapping[str, str | None]],
         tap: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None,
+        *,
+        warnings: Callable[[], Mapping[str, str | None]] = dict,
     ) -> None:
         self._host = host
         self._port = port
         self._metrics = metrics
         self._readiness = readiness
+        self._warnings = warnings
         app = web.Application()
         app.router.add_get("/", self._index)
         app.router.add_get("/livez", self._livez)
@@ -81,12 +86,14 @@ class Admin:
     async def _readyz(self, _: web.Request) -> web.Response:
         checks = self._readiness()
         ready = not any(checks.values())
+        answer: dict[str, Any] = {
+            "ready": ready,
+            "checks": {name: why or "ok" for name, why in checks.items()},
+        }
+        if warnings := {name: why for name, why in self._warnings().items() if why}:
+            answer["warnings"] = warnings
         # Indented: it is read by people, with kubectl or curl.
-        body = msgspec.json.format(
-            msgspec.json.encode(
-                {"ready": ready, "checks": {name: why or "ok" for name, why in checks.items()}}
-            )
-        )
+        body = msgspec.json.format(msgspec.json.encode(answer))
         return web.Response(
             body=body + b"\n", content_type="application/json", status=200 if ready else 503
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import ssl
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -23,12 +24,14 @@ from bridge.forward import ServerAuth
 from bridge.logs import get_logger
 from bridge.memory import keep_freed_buffers
 from bridge.metrics import Metrics
+from bridge.reload import Reload, Reloaded, log
 from bridge.server import Limits, Server
 from bridge.settings import ListenSettings, Settings
 from bridge.tap import Taps
 from bridge.tapping import Tapping
 from bridge.workers import wire
-from bridge.workers.pool import FiltersNotLoaded, Pool
+from bridge.workers.generation import FiltersNotLoaded
+from bridge.workers.pool import Pool
 from bridge.workers.rescue import Rescue
 
 if TYPE_CHECKING:
@@ -145,12 +148,13 @@ class Sidecar:
 
     Args:
         settings: all settings.
+        report: told how each reload of the filters went; by default the log is.
 
     Raises:
         SettingsError: a file that the settings name cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, report: Callable[[Reloaded], None] = log) -> None:
         self._settings = settings
         self.metrics = Metrics()
         self._taps = Taps()
@@ -165,7 +169,16 @@ class Sidecar:
             metrics=self.metrics,
             taps=self._taps,
         )
-        rescue = Rescue(self.pool.run, budget, self.metrics)
+        rescue = Rescue(self.pool, budget, self.metrics)
+        self.reload = Reload(
+            settings.filters.path,
+            settings.filters.reload_files,
+            interval=settings.filters.reload_interval if settings.filters.reload else None,
+            pool=self.pool,
+            metrics=self.metrics,
+            report=report,
+        )
+        self._watch: asyncio.Task[None] | None = None
         self._forward = (
             ForwardRoad(settings, rescue, budget, self.metrics) if settings.listen.enabled else None
         )
@@ -208,11 +221,13 @@ class Sidecar:
             self._forward.load()
         if self._rpc:
             await self._rpc.open()
-        await self.pool.open()
+        await self.reload.open()
         if self._rpc:
             self._rpc.serve()
         if self._forward:
             await self._forward.open()
+        self._watch = asyncio.get_running_loop().create_task(self.reload.run())
+        self._watch.add_done_callback(_note_end)
         _log.info(
             "ready",
             **(self._forward.addresses if self._forward else {}),
@@ -225,6 +240,8 @@ class Sidecar:
     async def close(self) -> None:
         """Answer what is in flight, or hand it back when the grace period is over, and end."""
         self._draining = True
+        if self._watch:
+            self._watch.cancel()
         grace = self._settings.shutdown.grace
         ends = time.monotonic() + grace
         _log.info("draining", grace_seconds=grace)
@@ -249,27 +266,43 @@ class Sidecar:
         await self.admin.close()
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, report: Callable[[Reloaded], None] = log) -> int:
     """Run the sidecar until SIGTERM or SIGINT, and return the process's exit code.
 
-    What keeps it from starting is in the log, and the code is 2.
+    SIGHUP, and SIGUSR2 as Fluentd has it, load the filters anew. What keeps it from starting is in
+    the log, and the code is 2.
+
+    Args:
+        settings: all settings.
+        report: told how each reload of the filters went; by default the log is.
     """
     logs.configure(settings.log.level, settings.log.format)
     keep_freed_buffers()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(settings))
+        return runner.run(_run(settings, report))
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, report: Callable[[Reloaded], None]) -> int:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     try:
-        sidecar = Sidecar(settings)
+        sidecar = Sidecar(settings, report)
     except SettingsError as error:
         _log.error("cannot start", reason=str(error))
         return 2
+    terminal = os.isatty(0)
+
+    def hang_up() -> None:
+        # It is also what a terminal says that is closed.
+        if terminal and not os.isatty(0):
+            ended.set()
+        else:
+            sidecar.reload.ask()
+
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        loop.add_signal_handler(number, hang_up)
     waiting = loop.create_task(ended.wait())
     opening = loop.create_task(sidecar.open())
     await asyncio.wait([waiting, opening], return_when=asyncio.FIRST_COMPLETED)
@@ -289,6 +322,11 @@ async def _run(settings: Settings) -> int:
             return 0
     await sidecar.abandon()
     return 0 if ended.is_set() else 2
+
+
+def _note_end(watch: asyncio.Task[None]) -> None:
+    if not watch.cancelled() and (error := watch.exception()):
+        _log.error("filters are not watched any more", exc_info=error)
 
 
 async def _listen(group: str, opening: Awaitable[None]) -> None:

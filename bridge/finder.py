@@ -1,7 +1,7 @@
-"""Imports the modules beside the user's filters from a snapshot, under the names they have on disk.
+"""Imports modules beside the user's filters from a snapshot, under the names they have on disk.
 
-``__file__`` and tracebacks name the user's own files, so data beside a filter is found as ever. What
-the snapshot does not hold is left to Python's own finder.
+``__file__`` and tracebacks name the user's own files, so data beside a filter is found as ever.
+What the snapshot does not hold is left to Python's own finder.
 """
 
 from __future__ import annotations

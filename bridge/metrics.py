@@ -106,6 +106,26 @@ class Metrics:
             "filter_error_events", "Events that a filter failed on or rejected.", "filter"
         )
 
+        self.filter_reloads = self._counter(
+            "filter_reloads",
+            "Times that changed filters were loaded beside those that run, by result.",
+            "result",
+        )
+        for result in ("ok", "failed"):  # an alert asks for an increase, from 0 on
+            self.filter_reloads.labels(result)
+        self.filters_outdated = self._gauge(
+            "filters_outdated",
+            "1 while the filters that run are not those on disk, because those cannot be loaded.",
+        )
+        self.filters_loaded = self._gauge(
+            "filters_loaded_timestamp_seconds", "When the filters that run took over, since 1970."
+        )
+        self.filters_running = Info(
+            f"{_PREFIX}_filters",
+            "What runs: the digest of its files, the same on all replicas that run the same.",
+            registry=self.registry,
+        )
+
         self.downstream_connections = self._gauge(
             "downstream_connections", "Connections to the receiver of results that are open."
         )

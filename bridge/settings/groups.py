@@ -65,6 +65,20 @@ class FiltersSettings(Group):
         default="message",
         description="key of the record that holds the document when payload is json",
     )
+    reload: bool = Field(
+        default=True,
+        description="load the filters anew when their files have changed; what cannot be loaded"
+        " leaves those that run in charge",
+    )
+    reload_interval: Seconds = Field(
+        default=1.0,
+        description="time between looks at the files; a change counts when it has stood for one",
+    )
+    reload_files: Name = Field(
+        default="*",
+        description="names of the files in the folder whose change counts beside Python's, with *"
+        " and white space between; narrow it where filters write there",
+    )
 
 
 class ListenSettings(Group):

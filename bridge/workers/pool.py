@@ -1,48 +1,47 @@
-"""The pool of workers: a queue of jobs, a process a core, a new one for each that dies."""
+"""The pool of workers: a queue of jobs, and the processes, one a core, that take them.
+
+The workers are of one generation, but for a moment at a reload: the next one loads its filters
+beside them, takes over when all its workers have, and they end after the jobs that they have.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from bridge.budget import Budget
+from bridge.cpu import cpu_quota
 from bridge.errors import BridgeError
-from bridge.logs import get_logger
 from bridge.metrics import Metrics
 from bridge.tap import Taps
 from bridge.workers import wire
+from bridge.workers.generation import FiltersNotLoaded, Generation
 from bridge.workers.worker import Assignment, Entries, Worker
 
 # Each worker has the next job in its socket while it runs one, so that it never waits for the
 # transport.
 _JOBS_A_WORKER = 2
-_RESTART_DELAY = (0.1, 5.0)  # seconds, first and longest, while workers end before they are ready
+# What loading beside workers that have jobs may take of all CPUs: the rest is theirs. Niceness
+# would say the same, but an unprivileged process cannot take it back.
+_SHARE = 0.15
 
 Answer = tuple[wire.Reply, memoryview]
 
-_log = get_logger(__name__)
 
-
-class FiltersNotLoaded(BridgeError):
-    """The workers cannot load the filters.
-
-    Args:
-        mistakes: what is wrong, one text a mistake.
-    """
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+class Superseded(BridgeError):
+    """A job was for the filters of a generation, and those have been replaced."""
 
 
 class Pool:
     """Workers, and the jobs that wait for one.
 
     Args:
-        start: what the workers load.
+        start: what the workers load, the sources aside.
         count: how many workers to run.
         deadline: seconds that a job may take.
         start_timeout: seconds that a worker may take to load the filters.
@@ -70,41 +69,100 @@ class Pool:
         self._taps = taps or Taps()
         self._budget = budget
         budget.on_room = self._dispatch
-        self._workers: dict[str, Worker] = {}
         self._queue: deque[Assignment] = deque()
-        self._closing = False
-        self._opened = False
-        self._restart_delay = _RESTART_DELAY[0]
-        self._restarts: set[asyncio.Task[None]] = set()
-        self.filters: list[wire.Filter] = []
+        self._current: Generation | None = None
+        self._loading: Generation | None = None
+        self._retiring: dict[Generation, asyncio.Task[None]] = {}
+        self._generations = 0
 
     @property
     def ready(self) -> int:
         """How many workers can take jobs."""
-        return sum(worker.usable for worker in self._workers.values())
+        return sum(1 for _ in self._current.usable) if self._current else 0
 
     @property
     def idle(self) -> int:
         """How many workers have nothing to do and nothing waiting for them."""
-        if self._queue:
+        if self._queue or not self._current:
             return 0
-        return sum(one.usable and not one.load for one in self._workers.values())
+        return sum(not one.load for one in self._current.usable)
 
-    async def open(self) -> None:
+    @property
+    def generation(self) -> int:
+        """Which generation of workers takes jobs; 0 before the first."""
+        return self._current.number if self._current else 0
+
+    @property
+    def filters(self) -> list[wire.Filter]:
+        """What that generation has loaded, in order."""
+        return self._current.filters if self._current else []
+
+    async def open(self, sources: Mapping[str, bytes | None]) -> None:
         """Start the workers and wait until all have loaded the filters.
+
+        Args:
+            sources: the text of each Python file of the filters, by its path.
 
         Raises:
             FiltersNotLoaded: one could not.
         """
-        launches = (self._launch(str(index)) for index in range(self._count))
+        await self._load(sources, at_once=self._count)
+
+    async def reload(self, sources: Mapping[str, bytes | None]) -> None:
+        """Replace the workers by others that load these filters, once all of those have.
+
+        Nothing waits for it: those that are there take jobs until then, and end after the ones that
+        they have. For this while there are up to twice as many workers, and their memory. Where
+        these are busy, the others load slowly.
+
+        Args:
+            sources: as for :meth:`open`.
+
+        Raises:
+            FiltersNotLoaded: one could not. Nothing has changed then.
+        """
+        share = _SHARE * cpu_quota()
+
+        def pause(seconds: float) -> float:
+            if share >= 1 or not (self._current and self._current.busy):
+                return 0
+            return seconds * (1 / share - 1)
+
+        # One reload after another: never more than two generations, unless a job takes very long.
+        if self._retiring:
+            await asyncio.wait(self._retiring.values(), timeout=self._deadline)
+        await self._load(sources, at_once=max(1, int(share)), pause=pause)
+
+    async def _load(
+        self,
+        sources: Mapping[str, bytes | None],
+        *,
+        at_once: int,
+        pause: Callable[[float], float] | None = None,
+    ) -> None:
+        encoded = {os.fsencode(path): text for path, text in sources.items()}
+        self._generations += 1
+        self._loading = generation = Generation(
+            self._generations,
+            msgspec.structs.replace(self._start, sources=encoded),
+            count=self._count,
+            start_timeout=self._start_timeout,
+            make=self._make,
+            on_change=self._on_change,
+            metrics=self._metrics,
+        )
         try:
-            starts = await asyncio.gather(*launches)
-        except OSError as error:
-            raise FiltersNotLoaded([f"workers cannot be started: {error}"]) from error
-        for mistakes in starts:
-            if mistakes:
-                raise FiltersNotLoaded(mistakes)
-        self._opened = True
+            await generation.open(at_once=at_once, pause=pause)
+        except FiltersNotLoaded:
+            self._loading = None
+            await generation.close(0)
+            raise
+        old, self._current, self._loading = self._current, generation, None
+        if old:
+            task = asyncio.get_running_loop().create_task(old.retire(self._deadline))
+            self._retiring[old] = task
+            task.add_done_callback(lambda _: self._retiring.pop(old))
+        self._on_change()
 
     async def close(self, grace: float) -> None:
         """End the workers after the jobs that they have.
@@ -112,36 +170,35 @@ class Pool:
         Args:
             grace: seconds until those that have not ended are killed.
         """
-        self._closing = True
-        for task in list(self._restarts):
-            task.cancel()
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.close()
-        try:
-            async with asyncio.timeout(grace):
-                await asyncio.gather(*(worker.wait_ended() for worker in workers))
-        except TimeoutError:
-            for worker in workers:
-                worker.kill("did not end when asked to")
-            await asyncio.gather(*(worker.wait_ended() for worker in workers))
+        generations = [self._current, self._loading, *self._retiring]
+        await asyncio.gather(*(one.close(grace) for one in generations if one))
 
-    async def run(self, job: wire.Job, entries: Entries, *, first: bool = False) -> Answer:
+    async def run(
+        self,
+        job: wire.Job,
+        entries: Entries,
+        *,
+        first: bool = False,
+        generation: int | None = None,
+    ) -> Answer:
         """Return a worker's answer to a job.
 
         Args:
             job: the job.
             entries: its entries; they must not change until this returns.
             first: whether it goes before those that wait.
+            generation: the only one whose filters may run it: it is a piece of what was cut for
+                them. None is any.
 
         The results are held in the budget, for the caller to give back.
 
         Raises:
             WorkerDied: the worker ended while it ran this job. Jobs that waited behind it are given
                 to others.
+            Superseded: that generation has been replaced before it ran this job.
         """
         reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        assignment = Assignment(job, entries, reply, first)
+        assignment = Assignment(job, entries, reply, first, generation)
         if first:
             self._queue.appendleft(assignment)
         else:
@@ -162,11 +219,14 @@ class Pool:
         # A piece of a chunk that is rescued is run whatever is held: the results of the pieces
         # before it are, and are given back only when all have been run.
         while self._queue and (self._queue[0].first or self._budget.takes_results):
-            worker = min(
-                (one for one in self._workers.values() if one.usable),
-                key=lambda one: one.load,
-                default=None,
-            )
+            if not self._current:
+                break
+            if self._queue[0].generation not in {None, self._current.number}:
+                superseded = self._queue.popleft()
+                if not superseded.reply.done():
+                    superseded.reply.set_exception(Superseded("its filters have been replaced"))
+                continue
+            worker = min(self._current.usable, key=lambda one: one.load, default=None)
             if worker is None or worker.load >= _JOBS_A_WORKER:
                 break
             assignment = self._queue.popleft()
@@ -178,39 +238,22 @@ class Pool:
             worker.submit(assignment)
         self._metrics.queue_chunks.set(len(self._queue))
 
-    async def _launch(self, name: str) -> list[str]:
-        """Start a worker; return what kept it from loading the filters, if anything did."""
-        worker = Worker(
+    def _make(
+        self, name: str, start: wire.Start, on_end: Callable[[Worker, str | None], None]
+    ) -> Worker:
+        return Worker(
             name,
-            self._start,
+            start,
             deadline=self._deadline,
             on_idle=self._dispatch,
-            on_end=self._on_end,
+            on_end=on_end,
             on_done=self._on_done,
             on_orphans=self._take_back,
         )
-        self._workers[name] = worker
-        try:
-            await worker.launch()
-        except OSError:
-            del self._workers[name]
-            raise
-        try:
-            async with asyncio.timeout(self._start_timeout):
-                answer = await asyncio.shield(worker.ready)
-        except TimeoutError:
-            reason = f"the filters were not loaded within {self._start_timeout:g} s"
-            worker.kill(reason)
-            return [
-                f"{reason}: make what they do at import shorter, or raise workers.start_timeout"
-            ]
-        if isinstance(answer, wire.Unloadable):
-            return answer.mistakes
-        self.filters = answer.filters
-        self._restart_delay = _RESTART_DELAY[0]
+
+    def _on_change(self) -> None:
         self._metrics.workers.set(self.ready)
         self._dispatch()
-        return []
 
     def _on_done(self, worker: Worker, reply: wire.Done, size: int, *, wanted: bool) -> None:
         if wanted:
@@ -225,39 +268,3 @@ class Pool:
 
     def _take_back(self, assignments: list[Assignment]) -> None:
         self._queue.extendleft(reversed(assignments))
-
-    def _on_end(self, worker: Worker, reason: str | None) -> None:
-        if self._workers.get(worker.name) is worker:
-            del self._workers[worker.name]
-        self._metrics.workers.set(self.ready)
-        if self._closing or not self._opened:
-            return
-        kind = "deadline" if worker.overran else "killed"
-        self._metrics.worker_restarts.labels(kind).inc()
-        _log.error(
-            "worker ended, another is started",
-            worker=worker.name,
-            pid=worker.pid,
-            reason=reason,
-            traceback=worker.traceback,
-        )
-        task = asyncio.get_running_loop().create_task(self._restart(worker))
-        self._restarts.add(task)
-        task.add_done_callback(self._restarts.discard)
-        self._dispatch()
-
-    async def _restart(self, old: Worker) -> None:
-        failed = not old.loaded
-        while True:
-            if failed:
-                await asyncio.sleep(self._restart_delay)
-                self._restart_delay = min(self._restart_delay * 2, _RESTART_DELAY[1])
-            try:
-                mistakes = await self._launch(old.name)
-            except OSError as error:  # no processes, file descriptors or memory left
-                _log.error("worker cannot be started", worker=old.name, reason=str(error))
-                failed = True
-                continue
-            for mistake in mistakes:  # it ends, and so comes here again
-                _log.error("worker cannot load the filters", worker=old.name, reason=mistake)
-            return

@@ -133,7 +133,8 @@ class Worker:
         logs.configure(cast("Any", start.log_level), cast("Any", start.log_format))
         gather = Gatherer()
         try:
-            registry = loading.load(start.filters, start.parameters)
+            sources = {os.fsdecode(path): text for path, text in start.sources.items()}
+            registry = loading.load(start.filters, start.parameters, sources)
         except LoadError as error:
             self._channel.send(wire.Unloadable([str(error)]))
             return 1

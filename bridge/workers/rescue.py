@@ -8,8 +8,6 @@ workers stands alone, and that event goes to the error stream.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 
 from bridge.budget import Budget
@@ -17,10 +15,8 @@ from bridge.errors import BridgeError
 from bridge.logs import get_logger
 from bridge.metrics import Metrics
 from bridge.workers import wire
-from bridge.workers.pool import Answer
+from bridge.workers.pool import Answer, Pool, Superseded
 from bridge.workers.worker import Entries, WorkerDied
-
-Run = Callable[..., Awaitable[Answer]]
 
 _log = get_logger(__name__)
 
@@ -33,13 +29,13 @@ class Rescue:
     """Runs chunks on a pool.
 
     Args:
-        run: the pool's.
+        pool: the workers.
         budget: holds the results of what is run.
         metrics: where to count what is run again.
     """
 
-    def __init__(self, run: Run, budget: Budget, metrics: Metrics) -> None:
-        self._run = run
+    def __init__(self, pool: Pool, budget: Budget, metrics: Metrics) -> None:
+        self._pool = pool
         self._budget = budget
         self._metrics = metrics
 
@@ -51,6 +47,7 @@ class Rescue:
         compressed: str | None,
         *,
         first: bool = False,
+        generation: int | None = None,
     ) -> list[Answer]:
         """Return the workers' answers, which together cover the chunk in its order.
 
@@ -65,28 +62,39 @@ class Rescue:
             compressed: how they are compressed, if they are.
             first: whether they go before what waits, and do not wait for room: they are a piece of
                 what holds results already.
+            generation: the only one of the pool's whose filters may run it; None is any, but one
+                for all of its pieces.
 
         Raises:
+            Superseded: that generation has been replaced before all of it was run.
             Unrunnable: it ends workers before its events can be counted.
         """
         job = wire.Job(tag.encode("utf-8", "surrogateescape"), count, compressed)
         try:
-            return [await self._run(job, entries, first=first)]
+            return [await self._pool.run(job, entries, first=first, generation=generation)]
         except WorkerDied as died:
             self._count(died, tag)
-        answers: list[Answer] = []
-        try:
-            refusal = await self._run_pieces(job, entries, tag, answers)
-        except BaseException:
-            self._give_back(answers)
-            raise
-        if refusal is not None:
-            self._give_back(answers)
-            return [refusal]
-        return answers
+        while True:
+            answers: list[Answer] = []
+            pinned = self._pool.generation if generation is None else generation
+            try:
+                refusal = await self._run_pieces(job, entries, tag, answers, pinned)
+            except Superseded:
+                # Other filters may cope with the events, and half a chunk is not for them.
+                self._give_back(answers)
+                if generation is not None:
+                    raise
+                continue
+            except BaseException:
+                self._give_back(answers)
+                raise
+            if refusal is not None:
+                self._give_back(answers)
+                return [refusal]
+            return answers
 
     async def _run_pieces(
-        self, job: wire.Job, entries: Entries, tag: str, answers: list[Answer]
+        self, job: wire.Job, entries: Entries, tag: str, answers: list[Answer], generation: int
     ) -> Answer | None:
         """Add the answers to the pieces; return one that is about the whole chunk, if one is."""
         ranges: list[tuple[int, int | None, int]] = [(0, None, 2)]  # start, stop, attempts: a stack
@@ -96,12 +104,12 @@ class Rescue:
                 job, start=start, stop=stop, attempts=attempts, careful=True
             )
             try:
-                answer = await self._run(piece, entries, first=True)
+                answer = await self._pool.run(piece, entries, first=True, generation=generation)
             except WorkerDied as died:
                 self._count(died, tag)
                 ranges.extend(reversed(self._cut(piece, died)))
                 if died.total is not None and _length(piece, died.total) == 1:
-                    answers.append(await self._reject(piece, entries, died))
+                    answers.append(await self._reject(piece, entries, died, generation))
                 continue
             if not isinstance(answer[0], wire.Done):
                 return answer
@@ -132,7 +140,9 @@ class Rescue:
         # Events that the worker did not come to have not been run once more.
         return [(a, b, attempts) for a, b in pieces if a < b]
 
-    async def _reject(self, piece: wire.Job, entries: Entries, died: WorkerDied) -> Answer:
+    async def _reject(
+        self, piece: wire.Job, entries: Entries, died: WorkerDied, generation: int
+    ) -> Answer:
         error_class = "DeadlineExceeded" if died.deadline else "WorkerKilled"
         verdict = msgspec.structs.replace(
             piece,
@@ -148,7 +158,7 @@ class Rescue:
         )
         while True:
             try:
-                return await self._run(verdict, entries, first=True)
+                return await self._pool.run(verdict, entries, first=True, generation=generation)
             except WorkerDied as other:  # the filters have not seen the event: it is not to blame
                 self._count(other, _tag(piece))
 

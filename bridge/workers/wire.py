@@ -26,6 +26,8 @@ class Start(msgspec.Struct, array_like=True, frozen=True):
         max_decompressed_bytes: the most that compressed entries may become.
         log_level: the level for what the filters log.
         log_format: how to write it.
+        sources: the text of each Python file in the folder, by its path in the file system's
+            encoding; None for one that cannot be read.
     """
 
     filters: str
@@ -35,6 +37,7 @@ class Start(msgspec.Struct, array_like=True, frozen=True):
     max_decompressed_bytes: int
     log_level: str
     log_format: str
+    sources: dict[bytes, bytes | None] = {}
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True):

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +50,7 @@ class Assignment:
         entries: its entries.
         reply: what the worker answers: the head and the body.
         first: whether it is a piece of a chunk that holds results already.
+        generation: the only one whose filters may run it; None is any.
         enqueued: when the job came, on the monotonic clock.
         index: the event that a careful job has come to.
         total: how many events there are, once a careful job has said so.
@@ -59,6 +60,7 @@ class Assignment:
     entries: Entries
     reply: asyncio.Future[tuple[wire.Reply, memoryview]]
     first: bool = False
+    generation: int | None = None
     enqueued: float = field(default_factory=time.monotonic)
     index: int | None = None
     total: int | None = None
@@ -187,8 +189,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with theirs:
-            # spawn, not fork: neither threads nor gRPC survive a fork, and a fresh process loads
-            # the filter files as they are now.
+            # spawn, not fork: neither threads nor gRPC survive a fork, and nothing of other filters
+            # is left over in a fresh process.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # a msgpack.py in the working folder is none of ours
@@ -225,14 +227,26 @@ class Worker:
         """End the process now."""
         if self._reason is None:
             self._reason = reason
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Make the process stand still meanwhile."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
 
     async def wait_ended(self) -> None:
         """Wait until the process has ended."""
         if self._watch is not None:
             await asyncio.shield(self._watch)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
     def _on_frame(self, head: bytes, body: memoryview) -> None:
         reply = wire.decode_reply(head)
