@@ -1,0 +1,263 @@
+"""Dead letters back into their topic, on a real Kafka: each once, whatever is killed."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    Producer,
+    TopicPartition,
+)
+from units import Replica, Topics, event
+
+from bridge.local.topics import produce
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+PARTITIONS = 3
+LETTERS = 4_000
+
+BUG = """
+import bridge
+
+@bridge.filter("**")
+def enrich(record: dict) -> dict:
+    if record["id"] % 500 == 13:
+        raise bridge.Reject("unlucky")
+    if record["id"] % 5 == 0:
+        record["price"] / record["discount"]
+    record["site"] = record["url"].split("/", 3)[2]
+    return record
+"""
+MENDED = BUG.replace('record["price"] / record["discount"]', "pass")
+
+
+def command(kafka, *arguments):
+    return [
+        sys.executable,
+        "/tmp/only_replay.py",
+        "replay",
+        "--brokers",
+        kafka.bootstrap,
+        *arguments,
+    ]
+
+
+def replay(kafka, *arguments):
+    return subprocess.run(command(kafka, *arguments), capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def started(kafka, *arguments):
+    """Start a run that is killed in the end if it still runs."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(kafka, *arguments), **pipes) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+def summary(kafka, *arguments):
+    """Return the summary line of a run that is right."""
+    done = replay(kafka, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def letter(number, **fields):
+    return {
+        "error": {
+            "class": "Reject" if number % 2 else "KeyError",
+            "message": f"no site\n{number}",
+            "filter": "enrich" if number % 3 else None,
+            "traceback": None,
+            "attempts": 1 + number % 2,
+        },
+        "tag": "ad",
+        "time": "2026-11-22T09:30:00.500000000Z",
+        "record": {"message": b'{"id":%d}' % number},
+        **fields,
+    }
+
+
+def as_msgpack(number, **fields):
+    return msgspec.msgpack.encode(letter(number, **fields))
+
+
+def as_json(number, **fields):
+    record = {"message": json.dumps({"id": number})}
+    return json.dumps(letter(number, record=record, **fields)).encode()
+
+
+def read(kafka, *topics):
+    """Return all messages of topics that are committed now."""
+    places = [TopicPartition(t, n, OFFSET_BEGINNING) for t in topics for n in range(PARTITIONS)]
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap,
+            "group.id": "fluent-bridge-test",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+        }
+    )
+    consumer.assign(places)
+    messages = []
+    left = len(places)
+    while left:
+        for message in consumer.consume(5_000, 0.02):
+            if message.error() is None:
+                messages.append(message)
+            else:
+                left -= message.error().code() == KafkaError._PARTITION_EOF
+    consumer.close()
+    return messages
+
+
+def ids(kafka, topic):
+    return Counter(json.loads(message.value())["id"] for message in read(kafka, topic))
+
+
+@pytest.fixture
+def topics(kafka, tmp_path):
+    made = Topics(kafka, f"replay-{random.randrange(10**9)}", PARTITIONS)
+    made.road = ("--from-topic", made.dead, "--to-topic", made.input)
+    made.ledger = f"{made.dead}.replayed"
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def replica(kafka, unit_of_work, topics, tmp_path):
+    filters = tmp_path / "filters"
+    filters.mkdir()
+    (filters / "enrich.py").write_text(BUG)
+    one = Replica("one", tmp_path, filters, kafka.bootstrap, topics)
+    one.filters = filters / "enrich.py"
+    yield one
+    one.kill()
+
+
+def until(true, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert true()
+
+
+@pytest.mark.fluentd
+def test_what_a_bug_refused_comes_out_once_when_it_is_mended(kafka, replica, topics):
+    count, by_bug, by_right = 1_000, 200, 2
+    dead = by_bug + by_right
+    replica.start()
+    produce(kafka.bootstrap, topics.input, map(event, range(count)), partitions=PARTITIONS)
+    until(lambda: len(read(kafka, topics.output, topics.dead)) == count)
+    assert len(read(kafka, topics.dead)) == dead
+    replica.filters.write_text(MENDED)
+    replica.sidecar.stop()
+    replica.sidecar.start()
+
+    bug = ("--where", "error.class=KeyError")
+    before = f"{dead} letters read, 100 replayed, {dead - 100} not selected, 0 replayed before\n"
+    assert summary(kafka, *topics.road, *bug, "--where", "record.id~0$") == before
+    with started(kafka, *topics.road, *bug, "--rate", "20") as killed:
+        until(lambda: len(read(kafka, topics.input)) > count + 100)
+        killed.kill()
+    done = summary(kafka, *topics.road, *bug)
+    numbers = [int(part.split()[0]) for part in done.split(", ")]
+    assert numbers[0] == numbers[1] + numbers[2] + numbers[3] == dead
+    assert 0 < numbers[1] < 100
+    over = f"{dead} letters read, 0 replayed, {by_right} not selected, {by_bug} replayed before\n"
+    assert summary(kafka, *topics.road, *bug) == over
+
+    until(lambda: len(read(kafka, topics.output)) >= count - by_right)
+    time.sleep(1)  # for what should not come
+    out = ids(kafka, topics.output)
+    assert len(out) == count - by_right
+    assert set(out.values()) == {1}
+    assert len(read(kafka, topics.dead)) == dead
+
+
+def test_a_run_that_is_killed_at_any_moment_repeats_nothing(kafka, topics, figures):
+    seed = random.randrange(10**6)
+    moments = random.Random(seed)
+    values = [(as_msgpack, as_json)[n % 2](n) for n in range(LETTERS)]
+    produce(kafka.bootstrap, topics.dead, values, partitions=PARTITIONS)
+    kills = 0
+    while True:
+        with started(kafka, *topics.road, "--rate", "2000") as run:
+            try:
+                last, _ = run.communicate(timeout=moments.uniform(0.8, 2.2) if kills < 6 else 60)
+                break
+            except subprocess.TimeoutExpired:
+                run.kill()
+        kills += 1
+    figures(f"replay, {LETTERS} letters, seed {seed}: {kills} kills; then {last.strip()}")
+    assert kills
+    assert run.returncode == 0
+    out = ids(kafka, topics.input)
+    assert len(out) == LETTERS, f"seed {seed}"
+    assert set(out.values()) == {1}, f"seed {seed}"
+
+
+def test_of_two_runs_at_once_the_first_ends(kafka, topics):
+    produce(kafka.bootstrap, topics.dead, map(as_json, range(300)), partitions=PARTITIONS)
+    with started(kafka, *topics.road, "--rate", "50") as first:
+        until(lambda: read(kafka, topics.input))
+        second = summary(kafka, *topics.road)
+        out, error = first.communicate(timeout=60)
+    assert error == (
+        f"error: another replay with the ledger '{topics.ledger}' began, and goes on with what this"
+        " one has not replayed\n"
+    )
+    assert first.returncode == 1
+    assert int(out.split(", ")[1].split()[0]) + int(second.split(", ")[1].split()[0]) == 300
+    found = ids(kafka, topics.input)
+    assert len(found) == 300
+    assert set(found.values()) == {1}
+
+
+def test_only_what_is_committed_at_the_start_is_read(kafka, topics):
+    def nested(number):  # put back into the letters' own topic it is a letter again at once
+        return json.dumps(letter(number, record={"message": as_json(number).decode()})).encode()
+
+    produce(kafka.bootstrap, topics.dead, map(nested, range(10)), partitions=1)
+    # Fluentd writes letters in transactions: offsets have gaps, and one may be open for long.
+    writer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topics.group})
+    writer.init_transactions()
+    for numbers, end in (
+        (range(10, 15), writer.abort_transaction),
+        (range(20, 25), writer.commit_transaction),
+        (range(30, 35), None),
+    ):
+        writer.begin_transaction()
+        for number in numbers:
+            writer.produce(topics.dead, nested(number), partition=0)
+        writer.flush()
+        if end:
+            end()
+    back = ("--from-topic", topics.dead, "--to-topic", topics.dead)
+    assert summary(kafka, *back).startswith("15 letters read, 15 replayed,")
+    writer.commit_transaction()
+    assert summary(kafka, *topics.road).startswith(
+        "35 letters read, 20 replayed, 0 not selected, 15 replayed before"
+    )
+
+
+def test_a_topic_made_again_has_other_letters(kafka, topics):
+    for _ in range(2):
+        produce(kafka.bootstrap, topics.dead, [as_json(1)])
+        assert summary(kafka, *topics.road).startswith("1 letters read, 1 replayed,")
+        kafka.delete_topics(topics.dead)
+        kafka.create_topic(topics.dead, PARTITIONS)
