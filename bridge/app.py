@@ -195,7 +195,7 @@ class Sidecar:
             settings.admin.port,
             self.metrics,
             self.readiness,
-            Tapping(self._taps, settings.admin.tap),
+            Tapping(self._taps, settings.admin.tap).answer,
         )
         self._draining = False
 

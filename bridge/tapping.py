@@ -38,7 +38,7 @@ class Tapping:
         self._taps = taps
         self._allowed = allowed
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request, for as long as whoever asks goes on to read."""
         if refusal := self._refusal(request):
             return web.Response(status=403, text=refusal + "\n")
