@@ -68,3 +68,38 @@ def test_settings_are_shown_from_it(command, tmp_path):
     done = subprocess.run([command, "settings"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "listen.port" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_a_case_of_the_users_own_passes_with_the_command_and_with_pytest(command, tmp_path):
+    (tmp_path / "filters").mkdir()
+    (tmp_path / "filters" / "site.py").write_text(
+        "import bridge\n"
+        '@bridge.filter("ad.**")\n'
+        "def site(record: dict) -> dict:\n"
+        '    record["site"] = record["url"].split("/", 3)[2]\n'
+        "    return record\n"
+    )
+    (tmp_path / "filters" / "site.cases.yaml").write_text(
+        "cases:\n"
+        "  - tag: ad.click\n"
+        "    input: {url: http://a.example/x}\n"
+        "    output: {url: http://a.example/x, site: a.example}\n"
+    )
+    (tmp_path / "test_site.py").write_text(
+        "def test_site(fluent_bridge):\n"
+        '    result = fluent_bridge("filters").feed("ad.click", {"url": "a://b/"})\n'
+        '    assert result.records == [{"url": "a://b/", "site": "b"}]\n'
+    )
+    run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
+    done = subprocess.run([command, "test"], **run)  # without pytest, which is not there yet
+    assert (done.returncode, done.stdout) == (0, "1 case passed\n"), done.stderr
+    python, constraints = command.parent / "python", command.parents[1] / "constraints"
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, "pytest"],
+        check=True,
+    )
+    # Strict: pytest warns of what it would rewrite and cannot, as it was imported before.
+    done = subprocess.run([python, "-m", "pytest", "-W", "error", "-q"], **run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
