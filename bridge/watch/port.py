@@ -79,11 +79,14 @@ class Port:
             Unreachable: there is no answer, or the connection was lost.
         """
         with self._answer(f"{path}?{urllib.parse.urlencode(query)}") as answer:
-            if answer.status == http.HTTPStatus.NOT_FOUND:
+            if answer.status == http.HTTPStatus.OK:
+                if answer.headers.get_content_type() != "application/x-ndjson":
+                    raise Unreachable(f"what answers at {self.url} is no sidecar")
+            elif answer.status == http.HTTPStatus.NOT_FOUND:
                 raise Refused(
                     answer.status, f"{self.url} has no {path}: is it a sidecar, and a new one?"
                 )
-            if answer.status != http.HTTPStatus.OK:
+            else:
                 raise Refused(answer.status, answer.read().decode(errors="replace").strip())
             while line := answer.readline():
                 yield line.rstrip(b"\n")

@@ -71,12 +71,12 @@ def _same(one: Any, other: Any) -> bool:
     )
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value or (path and _is_value(value)):
-        yield path, value
-        return
-    for name, member in value.items():
-        yield from _leaves(member, f"{path}.{name}" if path else name)
+def _leaves(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if isinstance(value, dict) and value and not _is_value(value):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
 
 
 def _is_value(value: dict[str, Any]) -> bool:

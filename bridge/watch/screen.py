@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -10,10 +11,12 @@ from rich.text import Text
 
 from bridge.watch.figures import Figures, Filter, Worker
 
-_FIXED_LINES = 14  # all but the rows of the tables
-_FEWEST_ROWS = 3
+_FIXED_LINES = 11  # all but the tables' rows, the roads and what is wrong
+_FEWEST_ROWS = 2
 _BAR = 8
 _BUSY, _FULL = 0.75, 0.95
+
+_Row = TypeVar("_Row")
 
 
 class Screen:
@@ -35,17 +38,14 @@ class Screen:
         seen = self._figures
         roads = list(_roads(seen))
         notes = list(_notes(seen))
-        rows = (
-            (options.height or console.height)
-            - _FIXED_LINES
-            - len(roads)
-            - len(notes)
-            - len(seen.trouble)
-        )
-        most = max(rows - len(seen.workers), rows // 2, _FEWEST_ROWS)
-        filters = seen.filters if self._whole else seen.filters[:most]
-        most = max(rows - len(filters), _FEWEST_ROWS)
-        workers = seen.workers if self._whole else seen.workers[:most]
+        workers, filters = list(seen.workers), list(seen.filters)
+        if not self._whole:
+            taken = len(roads) + len(notes) + len(seen.trouble) + _FIXED_LINES
+            rows = max((options.height or console.height) - taken, 2 * _FEWEST_ROWS)
+            # Who needs less than half leaves the rest to the other.
+            most = max(rows - len(workers), rows - rows // 2)
+            filters = _first(filters, most)
+            workers = _first(workers, rows - min(len(seen.filters), most))
         parts: list[RenderableType] = [
             *_head(seen, self._url),
             Text(),
@@ -60,6 +60,11 @@ class Screen:
         if notes:
             parts += [Text(), *notes]
         yield Group(*parts)
+
+
+def _first(rows: list[_Row], most: int) -> list[_Row]:
+    """Return as many as there is room for, with a line to say how many more there are."""
+    return rows if len(rows) <= most else rows[: most - 1]
 
 
 def _head(seen: Figures, url: str) -> Iterable[Text]:
@@ -166,7 +171,7 @@ def _table(first: str, *columns: str) -> Table:
     table = Table(
         box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False, show_edge=False
     )
-    table.add_column(first, no_wrap=True, min_width=9, max_width=26)
+    table.add_column(first, no_wrap=True, min_width=9, max_width=20)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
