@@ -7,18 +7,23 @@ nothing around it: what any Python program has to pay. The hop is a sender, the 
 each in processes of their own on this machine, acknowledged on both sides. Loop and hop alternate,
 and medians are compared: on a machine whose speed changes, only ratios of the same run mean
 something.
+
+What it costs to look on is measured in turns too, in one sidecar: some seconds with `fluent-bridge
+tap` of all events at its usual rate, in a process of its own on the same cores, and some without.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -110,6 +115,13 @@ class Hop:
 
 def hop(workers: int, seconds: float, folder: Path) -> Hop:
     """Send through a sidecar to a sink, each in a process of its own, and measure."""
+    with running(workers, folder) as sidecar:
+        return measure(sidecar, seconds)
+
+
+@contextlib.contextmanager
+def running(workers: int, folder: Path) -> Iterator[Sidecar]:
+    """Run a sidecar and a sink behind it, each in a process of its own."""
     filters = folder / "filters"
     filters.mkdir(exist_ok=True)
     (filters / "enrich.py").write_text(FILTER)
@@ -119,7 +131,7 @@ def hop(workers: int, seconds: float, folder: Path) -> Hop:
     try:
         sink.start(lambda: listening(port), timeout=60)
         sidecar.start()
-        measured = measure(sidecar, seconds)
+        yield sidecar
         metrics = sidecar.metrics()
     finally:
         sidecar.stop()
@@ -127,7 +139,64 @@ def hop(workers: int, seconds: float, folder: Path) -> Hop:
     received = metrics["fluent_bridge_received_events_total"]
     if received != metrics["fluent_bridge_emitted_events_total"]:
         sys.exit("events were lost on the way: the figures mean nothing")
+
+
+@dataclass
+class Turns:
+    """The same hop without a tap and with one, in turns."""
+
+    alone: list[Hop]
+    tapped: list[Hop]
+    shown: int
+
+    def ratio(self, value: Callable[[Hop], float]) -> float:
+        """Return what a figure with the tap is to that without, the median over the turns."""
+        return statistics.median(
+            value(tapped) / value(alone)
+            for alone, tapped in zip(self.alone, self.tapped, strict=True)
+        )
+
+
+def tapped_hop(workers: int, seconds: float, turns: int, folder: Path) -> Turns:
+    """Send through a sidecar, in turns with a tap and without."""
+    measured = Turns([], [], 0)
+    with running(workers, folder) as sidecar:
+        measure(sidecar, seconds)  # warm
+        for turn in range(turns):
+            for with_tap in (False, True) if turn % 2 else (True, False):
+                if not with_tap:
+                    measured.alone.append(measure(sidecar, seconds))
+                    continue
+                with tap(sidecar, folder) as lines:
+                    before = lines()
+                    measured.tapped.append(measure(sidecar, seconds))
+                    measured.shown += lines() - before
     return measured
+
+
+@contextlib.contextmanager
+def tap(sidecar: Sidecar, folder: Path) -> Iterator[Callable[[], int]]:
+    """Look at all events with the command; gives a function that counts those it printed."""
+    printed = folder / "tap.jsonl"
+    url = f"http://127.0.0.1:{sidecar.admin}"
+    command = [sys.executable, "-m", "bridge", "tap", "--url", url]
+    with printed.open("wb") as out, subprocess.Popen(command, stdout=out) as process:
+
+        def lines() -> int:
+            return printed.read_bytes().count(b"\n")
+
+        try:
+            # It is there when it has printed something; Python's own start is no part of this.
+            with Client("127.0.0.1", sidecar.port) as client:
+                while not lines():
+                    if process.poll() is not None:
+                        sys.exit("the tap ended: the figures mean nothing")
+                    client.send_packed("ad.click", pack_entries(events(1)), 1)
+                    client.flush()
+                    time.sleep(0.05)
+            yield lines
+        finally:
+            process.terminate()
 
 
 def measure(sidecar: Sidecar, seconds: float) -> Hop:
@@ -185,7 +254,9 @@ def main() -> None:
             both = list(loops.map(bare_loop, [options.seconds / 2] * 2))
             rounds.append(Round(statistics.mean(alone), statistics.mean(both), hops))
             progress.advance(task)
+        turns = tapped_hop(2, options.seconds / 2, 2 * options.rounds, Path(folder))
     show(console, rounds, markdown=options.markdown)
+    show_turns(turns)
 
 
 @dataclass
@@ -255,6 +326,18 @@ def show(console: Console, rounds: list[Round], *, markdown: bool) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def show_turns(turns: Turns) -> None:
+    """Print what it costs to look on."""
+    rate = turns.ratio(lambda one: one.events_per_second)
+    workers = turns.ratio(lambda one: one.workers)
+    transport = turns.ratio(lambda one: one.transport)
+    print(
+        f"\nWith `fluent-bridge tap` on it, which printed {turns.shown} events in"
+        f" {len(turns.tapped)} turns: {rate:.3f} of the events/s without, {workers:.3f} of the"
+        f" workers' CPU an event, {transport:.3f} of the transport's."
+    )
 
 
 def _cpu_model() -> str:
