@@ -171,7 +171,8 @@ def test_forward_messages_of_each_mode(decode, message):
 
 
 def test_what_the_file_does_not_say_is_a_dash(decode):
-    assert decode(pack({"a": 1}, {"a": 2})).lines == ['-\t-\t{"a":1}', '-\t-\t{"a":2}']
+    shown = decode(pack({"a": 0}, [TIME, {"a": 1}], {"a": 2}))
+    assert shown.lines == ['-\t-\t{"a":0}', LINES[0], '-\t-\t{"a":2}']
 
 
 def test_an_object_a_line(decode):
