@@ -197,7 +197,7 @@ class Sidecar:
             self.readiness,
             Tapping(self._taps, settings.admin.tap).answer,
             # Not among what readiness depends on: a pod that serves must stay in a rollout's count
-            # when an update of its filters is no good. A new pod with such filters never gets ready.
+            # when an update of its filters is no good. A new pod with such never gets ready.
             warnings=lambda: {"filters": self.reload.trouble},
         )
         self._draining = False

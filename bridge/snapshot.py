@@ -125,11 +125,11 @@ def is_filter_file(path: Path) -> bool:
 
 
 def _files(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield a folder's files in the order of their names, and those of its folders after them."""
+    """Yield a folder's files, Python's first, and after them those of its folders."""
     try:
         stat = os.stat(folder)  # noqa: PTH116 - see look
         with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda one: one.name)
+            entries = sorted(found, key=lambda one: (not one.name.endswith(".py"), one.name))
     except OSError:
         return
     if (stat.st_dev, stat.st_ino) in visited:  # links may go in circles
