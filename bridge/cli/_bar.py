@@ -37,6 +37,8 @@ class Bar:
             console=console,
             disable=not (shown and console.is_terminal),
             transient=True,
+            redirect_stdout=False,  # results go where they are asked for, not to the bar's stderr
+            redirect_stderr=False,
         )
         self._task = self._progress.add_task(escape(name), total=None, counts="")
 
