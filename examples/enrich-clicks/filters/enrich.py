@@ -21,7 +21,7 @@ class Enrich:
     """
 
     def __init__(self, table: str = "advertisers.csv") -> None:
-        # Once a worker. What is wrong in the table stops the sidecar at its start, with this line.
+        # Once a worker, before it is ready: a wrong table is found out at the start.
         with (HERE / table).open(encoding="utf-8", newline="") as file:
             self._advertisers = {
                 row["id"]: (row["name"], row["vertical"], float(row["cpc"]))

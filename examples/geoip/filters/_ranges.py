@@ -89,7 +89,7 @@ def _columns(
     for (_, last, _), (first, _, _) in pairwise(family):
         if first <= last:
             name = inet_ntop(AF_INET if size == 4 else AF_INET6, first)
-            raise ValueError(f"{path}: two ranges hold {name}; the private ones are ours already")
+            raise ValueError(f"{path}: two ranges hold {name}; one may be of PRIVATE")
     same: dict[Answer, Answer] = {}  # one tuple an answer, however many ranges have it
     return (
         [start for start, _, _ in family],

@@ -75,7 +75,7 @@ class Lookup:
             await self._session.close()
 
     def _ask(self, key: str) -> asyncio.Task[Campaign | None]:
-        task = asyncio.ensure_future(self._fetch(key))
+        task = asyncio.create_task(self._fetch(key))
         self._cache.pop(key, None)
         self._cache[key] = (monotonic() + self._ttl, task)
         if len(self._cache) > self._size:
@@ -98,7 +98,7 @@ class Lookup:
                 if answer.status not in AWAY:
                     answer.raise_for_status()
                     return msgspec.json.decode(await answer.read(), type=Campaign)
-        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             requests.inc(status=type(error).__name__)
         self._away_until = monotonic() + self._pause
         raise bridge.Retry(self._pause)
