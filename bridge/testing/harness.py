@@ -45,7 +45,9 @@ class Harness:
         assert result.records == [{"price": 1}]
         assert result.dead_letters[0].reason == "a price of -1 is not possible"
 
-    With payload json, what :meth:`feed` takes and what results hold are documents.
+    With payload json, what :meth:`feed` takes and what results hold are documents. Several may be
+    open at once; a filter that imports a file beside it only when it is called must not have its
+    name in common with a file of another folder.
 
     Args:
         folder: the folder of filter files, or one such file.

@@ -110,8 +110,8 @@ class Result:
     """What became of events.
 
     Attributes:
-        events: what came out, by tag in the order of the tags' first events; with payload json
-            their records are the documents.
+        events: what came out, those of a chunk tag by tag; with payload json their records are the
+            documents.
         dead_letters: what went to the error stream.
         received: how many events went in.
         dropped: how many of them a filter dropped.

@@ -105,8 +105,9 @@ class Sidecar:
                 )
                 for one in reply.streams
             ]
-            # A batch that was cut has streams for each of its pieces; errors stand last.
-            streams.sort(key=lambda stream: stream.error)
+            # A batch that was cut over several workers has streams of each piece.
+            tags = list(dict.fromkeys(stream.tag for stream in streams))
+            streams.sort(key=lambda stream: tags.index(stream.tag))
             return Outcome(streams, reply.received, reply.dropped, reply.errors)
 
     def counts(self) -> Counts:

@@ -99,6 +99,20 @@ def test_metrics_are_those_of_one_call(harness):
     assert result.events == [bridge.Event("t.b", TIME, {"size": 1})]
 
 
+def test_what_ran_before_is_not_counted(harness):
+    harness.run(harness.chunk("t.b", [(TIME, {"do": "pass"})]))
+    result = harness.feed("t.b", {"do": "drop"})
+    assert result.metrics["seen_total"] == 1
+    assert result.filters == {"act": FilterCounts(1, 1)}
+
+
+def test_a_batch_that_is_cut_over_workers_comes_out_as_one_that_is_not(folder):
+    path = folder(FILTERS)
+    records = [{"do": RECORDS[n % 6]["do"], "n": n, "pad": "x" * 60} for n in range(6_000)]
+    with Harness(path) as one, Harness(path, sidecar=True, workers=2) as other:
+        assert other.feed("t.a", records) == one.feed("t.a", records)
+
+
 def test_retry_is_seen_and_nothing_comes_out(harness):
     result = harness.feed("t.a", [{"do": "pass"}, {"do": "retry"}])
     assert (result.retry, result.events, result.received) == (3.0, [], 0)
