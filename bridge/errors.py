@@ -2,7 +2,7 @@
 
     BridgeError
     ├── SettingsError            a setting is wrong; says which, where it came from, what to do
-    ├── LoadError                a filter file cannot be used; says file, line, what to do
+    ├── LoadError                a file of the user's cannot be used; says file, line, what to do
     ├── SampleError              a file of events cannot be read; says file, line or byte
     ├── ProtocolError            a peer sent what is not the Forward protocol
     │   ├── MessageTooLarge      ... or more of it than the limit allows
@@ -32,7 +32,7 @@ class SettingsError(BridgeError):
 
 
 class LoadError(BridgeError):
-    """A file of filters cannot be used.
+    """A file of the user's cannot be used: filters, cases, a configuration of Fluentd's.
 
     Args:
         message: what is wrong and what to do about it.

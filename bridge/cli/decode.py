@@ -13,10 +13,10 @@ from bridge.errors import SampleError
 _EPILOG = """\
 Example: fluent-bridge decode /var/log/fluent/buffer/buffer.b5f1c.log --limit 20
 
-What JSON has no form for is a map of one key: {"$bin": "text"} is bytes, {"$float": "NaN"} a number,
-{"$time": "2026-..."} an EventTime in a record, {"$ext": [type, base64]} any other ext, {"$map":
-[[key, value]]} a map with a key that is no text or comes twice, {"$msgpack": base64} what nests too
-deeply. A byte that is not UTF-8 is \\udcXX, as in Python's surrogateescape.
+What JSON has no form for is a map of one key: {"$bin": "text"} is bytes, {"$float": "NaN"} a
+number, {"$time": "2026-..."} an EventTime in a record, {"$ext": [type, base64]} any other ext,
+{"$map": [[key, value]]} a map with a key that is no text or comes twice, {"$msgpack": base64} what
+nests too deeply. A byte that is not UTF-8 is \\udcXX, as in Python's surrogateescape.
 """
 
 

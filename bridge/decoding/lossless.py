@@ -10,6 +10,8 @@ What JSON has, stands there as JSON has it. The rest is a map of one key that be
                                 would be mistaken for one of these
     {"$msgpack": "base64"}      a value that nests too deeply to be decoded
 
+Of a NaN's bits and of how wide a number was written nothing is said.
+
 A byte that is not UTF-8 is ``\udcXX``, as :func:`os.fsdecode` has it, in text and ``$bin`` alike.
 """
 
