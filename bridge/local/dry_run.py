@@ -16,7 +16,7 @@ _TAIL = 10
 # Fluentd's log.rb; the worker's number stands there where there are several.
 _ENTRY = re.compile(r"[-\d]+ [:\d]+ \S+ \[(?P<level>\w+)\]: (?:#\d+ )?(?P<text>.*)")
 _CONFIG_ERROR = re.compile(r'config error file=.*? error_class=\S+ error=(?P<error>".*")')
-_RAISED = re.compile(r"\S+:\d+:in \S+ (?P<error>.*) \(\S+::\w+\)")  # by Ruby, past Fluentd's log
+_RAISED = re.compile(r"\S+:\d+:in .+?': (?P<error>.+?)(?: \([\w:]+\))?")  # past Fluentd's log
 _PLACE = re.compile(r" at (?P<file>\S+) line (?P<line>\d+),\d+")
 _NO_PLUGIN = re.compile(r"Unknown \w+ plugin 'bridge(_kafka)?'")
 
@@ -104,7 +104,7 @@ def _refusal(configuration: Path, entries: list[tuple[str, str]], output: str) -
         else:
             said.append(text)
     if not said:
-        lines = output.strip().splitlines()
+        lines = [line for line in output.strip().splitlines() if not line.startswith("\tfrom ")]
         raised = next((match for line in lines if (match := _RAISED.fullmatch(line))), None)
         said += [raised["error"]] if raised else lines[-_TAIL:]
     text = " ".join("".join(["; ".join(said), *where]).split())

@@ -84,7 +84,7 @@ def write(**sources):
             "yaml": f"{rest}.yaml",
             "conf": f"{rest}.conf",
         }[kind]
-        with open(path, "w") as file:
+        with open(path, "w", errors="surrogateescape") as file:
             file.write(HEAD if kind == "filters" else "")
             file.write(textwrap.dedent(text).lstrip("\n"))
 
@@ -271,6 +271,10 @@ REFUSED = {
     "a section that does not end, in an included file": (
         "@include g.conf",
         r"g\.conf:\d: Fluentd does not take it: expected end tag '</source>'",
+    ),
+    "no text, which it never gets to log": (
+        "\udcff\udcfe",
+        r"f\.conf: Fluentd does not take it: invalid byte sequence in UTF-8",
     ),
     "our plugin, though the gem is not installed": (
         "<filter **>\n  @type bridge\n</filter>",
