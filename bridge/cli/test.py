@@ -14,7 +14,7 @@ from rich.text import Text
 from bridge.errors import LoadError
 
 if TYPE_CHECKING:
-    from bridge.testing.cases import Case, CaseFile
+    from bridge.testing.case import Case, CaseFile
     from bridge.testing.harness import Harness
     from bridge.testing.harnesses import Harnesses
 

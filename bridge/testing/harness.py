@@ -13,7 +13,7 @@ from bridge.errors import ProtocolError, Retry
 from bridge.events import EventTime
 from bridge.forward import Chunk, Receiver, codec
 from bridge.samples import Format, chunks, documents, read
-from bridge.testing.cases import TIME
+from bridge.testing.case import TIME
 from bridge.testing.in_process import InProcess
 from bridge.testing.result import Engine, Result
 

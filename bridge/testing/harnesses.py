@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bridge.testing.cases import CaseFile
+from bridge.testing.case import CaseFile
 from bridge.testing.harness import Harness
 
 

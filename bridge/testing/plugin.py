@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from bridge.testing.cases import Case, CaseFile
+    from bridge.testing.case import Case, CaseFile
     from bridge.testing.harness import Harness, Start
     from bridge.testing.harnesses import Harnesses
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.errors import Retry
 from bridge.events import Event, EventTime
-from bridge.testing.cases import Case, Reason, Wanted
+from bridge.testing.case import Case, Reason, Wanted
 from bridge.testing.difference import Difference, differences, shown
 from bridge.testing.document import line_at, line_of
 from bridge.testing.harness import Harness

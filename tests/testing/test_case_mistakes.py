@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bridge.errors import LoadError
-from bridge.testing import cases
+from bridge.testing import case_reader, cases
 
 CASE = "cases:\n  - tag: a\n    input: {x: 1}\n"
 
@@ -281,7 +281,7 @@ def test_the_example_in_the_documentation_is_a_case_file(tmp_path):
     example = re.search(r"```yaml\n(.*?)```", document, re.DOTALL)[1]
     (tmp_path / "a.cases.yaml").write_text(example)
     assert len(cases.read(tmp_path / "a.cases.yaml").cases) == 7
-    for key in (*cases._FILE_KEYS, *cases._INPUT_KEYS, *cases._OUTCOME_KEYS):
+    for key in (*cases._KEYS, *case_reader.INPUT_KEYS, *case_reader.OUTCOME_KEYS):
         assert re.search(rf"^\| `{key}(: true)?` \|", document, re.MULTILINE), key
 
 

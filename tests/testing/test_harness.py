@@ -12,7 +12,7 @@ from bridge.errors import LoadError, NotAnEvent, ProtocolError, SampleError
 from bridge.events import EventTime
 from bridge.forward import codec, packed_forward
 from bridge.testing import DeadLetter, FilterCounts, Harness
-from bridge.testing.cases import TIME
+from bridge.testing.case import TIME
 
 FILTERS = """
     seen = bridge.counter("seen_total", "Events.", labels=["do"])
