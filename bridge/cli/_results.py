@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import sys
 from collections.abc import Iterator
 
-from bridge.decoding import as_json, boundaries, encode_odd, entry_of
+from bridge.decoding import as_json, encode_odd, entry_of
 from bridge.pipeline import Outcome, Stream
-from bridge.pipeline.deadletters import time_text
-from bridge.samples import Sample
+from bridge.pipeline.deadletters import reason_of, time_text
+from bridge.samples import unpacked
 
 _PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -35,31 +34,22 @@ class Results:
 
 
 def _objects(stream: Stream) -> Iterator[str]:
-    for entry in _entries(stream):
-        time, record = entry_of(entry)
+    for sample in unpacked(stream.entries):
+        time, record = entry_of(sample.entry)
         yield as_json(encode_odd({"time": time_text(time), "tag": stream.tag, "record": record}))
 
 
 def _texts(stream: Stream) -> Iterator[str]:
     tag = as_json(encode_odd(stream.tag))[1:-1]
-    for entry in _entries(stream):
+    for sample in unpacked(stream.entries):
         if not stream.error:
-            yield f"{tag}: {as_json(entry_of(entry)[1])}"
+            yield f"{tag}: {as_json(entry_of(sample.entry)[1])}"
             continue
-        letter = Sample(None, entry, 0).record
-        error = letter["error"]
-        reason = f"{error['class']}: {error['message']}"
-        if error["filter"] is not None:
-            reason = f"{error['filter']}: {reason}"
-        if places := _PLACE.findall(error["traceback"] or ""):
+        letter = sample.record
+        reason = reason_of(letter)
+        if places := _PLACE.findall(letter["error"]["traceback"] or ""):
             file, line = places[-1]
             reason += f" ({file}:{line})"
         yield f"{tag}: {as_json(encode_odd(letter['record']))}"
         # A message of several lines is one: whoever counts lines counts events.
         yield f"  reason: {' '.join(reason.split())}"
-
-
-def _entries(stream: Stream) -> Iterator[bytes]:
-    data = bytes(stream.entries)
-    for start, end in itertools.pairwise(boundaries(data)):
-        yield data[start:end]

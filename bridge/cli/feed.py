@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from bridge.cli._choices import Format, Payload
 from bridge.errors import SampleError
 
 if TYPE_CHECKING:
@@ -28,18 +28,6 @@ _CHUNKS_A_SECOND = 10  # at a rate, unless told how large a chunk is
 _INTERRUPTED = 130  # what shells have for a program that Ctrl-C ended
 _WHERE = "Where to (one of these)"
 _SAFETY = "Connection, Forward only"
-
-
-class _Format(StrEnum):
-    msgpack = "msgpack"
-    jsonl = "jsonl"
-    json = "json"
-    csv = "csv"
-
-
-class _Payload(StrEnum):
-    raw = "raw"
-    json = "json"
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +70,7 @@ def feed(
         ),
     ] = None,
     format: Annotated[  # noqa: A002 - the flag's name
-        _Format | None,
+        Format | None,
         typer.Option(
             help="What the file is, where neither its name nor its first bytes say. msgpack: a"
             " chunk of a Fluentd buffer, Forward messages, or records; jsonl: a record a line;"
@@ -91,7 +79,7 @@ def feed(
         ),
     ] = None,
     payload: Annotated[
-        _Payload | None,
+        Payload | None,
         typer.Option(
             help="json: send each record as JSON text in the field that filters.payload_key names,"
             " unless it has that field already. By default as the setting filters.payload says.",

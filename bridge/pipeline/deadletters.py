@@ -85,6 +85,13 @@ def dead_letter(
     }
 
 
+def reason_of(letter: dict[Any, Any]) -> str:
+    """Return in a line why the event of a dead letter failed."""
+    error = letter["error"]
+    where = f"{error['filter']}: " if error["filter"] else ""
+    return f"{where}{error['class']}: {error['message']}"
+
+
 def time_text(raw: Raw) -> str:
     """Return an event's time as people read it."""
     try:

@@ -5,7 +5,17 @@ they came, and are decoded only for whoever asks.
 """
 
 from bridge.samples.reading import objects, read
-from bridge.samples.sample import Sample, chunks, documents
+from bridge.samples.sample import Sample, chunks, documents, unpacked
 from bridge.samples.source import FORMATS, Format, Source
 
-__all__ = ["FORMATS", "Format", "Sample", "Source", "chunks", "documents", "objects", "read"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Sample",
+    "Source",
+    "chunks",
+    "documents",
+    "objects",
+    "read",
+    "unpacked",
+]

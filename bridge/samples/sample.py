@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from bridge.decoding import (
+    Buffer,
     as_json,
+    boundaries,
     decode_odd,
     decode_plain,
     encode,
@@ -82,6 +85,21 @@ def chunks(samples: Iterable[Sample], size: int, *, tag: str | None = None) -> I
         yield _chunk(current, entries)
     if wrong is not None:
         raise wrong
+
+
+def unpacked(entries: Buffer, tag: str | None = None) -> Iterator[Sample]:
+    """Return packed entries as samples.
+
+    Args:
+        entries: the entries, one after the other.
+        tag: their tag.
+
+    Raises:
+        NotAnEvent: an entry is malformed.
+    """
+    data = bytes(entries)
+    for start, end in pairwise(boundaries(data)):
+        yield Sample(tag, data[start:end], start)
 
 
 def documents(samples: Iterable[Sample], key: str) -> Iterator[Sample]:

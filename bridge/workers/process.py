@@ -29,7 +29,7 @@ from bridge.memory import keep_freed_buffers
 from bridge.pipeline import Outcome, Pipeline, Tap
 from bridge.workers import wire
 
-_JOBS_BETWEEN_COLLECTIONS = 16
+JOBS_BETWEEN_COLLECTIONS = 16
 _KEEP_BUFFER = 8 << 20  # a buffer that one large chunk made larger than this is given back
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PAGE = resource.getpagesize()
@@ -160,7 +160,7 @@ class Worker:
             while frame := self._channel.receive():
                 self._run_job(pipeline, wire.decode_job(frame[0]), frame[1])
                 jobs += 1
-                if jobs % _JOBS_BETWEEN_COLLECTIONS == 0:
+                if jobs % JOBS_BETWEEN_COLLECTIONS == 0:
                     gc.collect()
         finally:
             pipeline.close()
