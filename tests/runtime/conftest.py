@@ -47,11 +47,12 @@ class Received:
 class Rig:
     """A sidecar, the sink behind it, and what came out."""
 
-    def __init__(self, sidecar, sink, received):
+    def __init__(self, sidecar, sink, received, folder):
         self.sidecar = sidecar
         self.sink = sink
         self.received = received
         self.port = sidecar.port
+        self.folder = folder  # of its filters
 
     def log(self, event=None, timeout=0.0):
         """Return the log's lines with this event; wait for one for so many seconds."""
@@ -80,7 +81,7 @@ def rig(tmp_path):
         sidecar = Sidecar(folder, tmp_path / f"log{len(rigs)}", chosen)
         rigs.append((sidecar, sink))
         sidecar.start()
-        return Rig(sidecar, sink, received)
+        return Rig(sidecar, sink, received, folder)
 
     yield start
     for sidecar, sink in rigs:
