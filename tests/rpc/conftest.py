@@ -24,6 +24,7 @@ def make_sidecar(tmp_path):
         if "rpc.port" not in chosen:
             chosen.setdefault("rpc.socket", tmp_path / f"s{len(made)}")
         made.append(Sidecar(folder, tmp_path / f"log{len(made)}", chosen))
+        made[-1].filters = folder
         made[-1].target = f"unix:{chosen.get('rpc.socket')}"
         return made[-1]
 
