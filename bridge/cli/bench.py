@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.cli._choices import Format, Payload
+from bridge.cli._options import ConfigOption, FormatOption, Payload, TagOption
 from bridge.errors import SampleError
 
 if TYPE_CHECKING:
@@ -38,17 +38,8 @@ def bench(
     sample: Annotated[
         str, typer.Option(metavar="FILE", help="File of events, as for feed; - is standard input.")
     ],
-    tag: Annotated[
-        str | None,
-        typer.Option(metavar="TAG", help="The events' tag; needed where the file says none."),
-    ] = None,
-    format: Annotated[  # noqa: A002 - the flag's name
-        Format | None,
-        typer.Option(
-            help="What the file is, where neither its name nor its first bytes say.",
-            show_default=False,
-        ),
-    ] = None,
+    tag: TagOption = None,
+    format: FormatOption = None,  # noqa: A002 - the flag's name
     payload: Annotated[
         Payload | None,
         typer.Option(
@@ -74,21 +65,23 @@ def bench(
         str | None,
         typer.Option(metavar="RATE", help="Events a second to find workers.count for, as 200k."),
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(metavar="FILE", help="YAML file with the sidecar's settings.")
-    ] = None,
+    config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the filters of a folder on events of yours, run as a worker of the sidecar runs them.
 
     The time of an event has these parts, which add up to all of it:
 
-    cut: cutting chunks into slices and joining the results.
-    decode: making records of bytes; for a typed view and what it leaves undecoded, finding them.
-    a filter: calling it, with what it gets made and what it returns taken; a typed view's own
+    - cut: cutting chunks into slices and joining the results.
+
+    - decode: making records of bytes; where the first filter takes a typed view, only finding them.
+
+    - filter NAME: calling it, making what it gets and taking what it returns. A typed view's
     decoding is its filter's.
-    encode: making bytes of what filters changed; where none did, nothing is encoded.
-    rest: bookkeeping, dead letters, and the collection of garbage between chunks.
+
+    - encode: making bytes of what the filters made; nothing, where no filter can change events.
+
+    - rest: bookkeeping, dead letters, and the collection of garbage between chunks.
 
     They are taken by the clock in one run, a few times a slice of 256 events. In turn with it runs
     a bare loop over the same chunks, which decodes every event and encodes it again: what any

@@ -8,12 +8,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bridge.cli._choices import Format, Payload
+from bridge.cli._options import (
+    ConfigOption,
+    FormatOption,
+    Payload,
+    TagOption,
+    TlsCaFileOption,
+    TlsCertFileOption,
+    TlsKeyFileOption,
+    TlsOption,
+    UsernameOption,
+)
 from bridge.errors import SampleError
 
 if TYPE_CHECKING:
@@ -27,7 +36,6 @@ _CHUNK = 1_000
 _CHUNKS_A_SECOND = 10  # at a rate, unless told how large a chunk is
 _INTERRUPTED = 130  # what shells have for a program that Ctrl-C ended
 _WHERE = "Where to (one of these)"
-_SAFETY = "Connection, Forward only"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,10 +50,7 @@ def feed(
         str, typer.Argument(metavar="FILE", help="File of events; - is standard input.")
     ],
     *,
-    tag: Annotated[
-        str | None,
-        typer.Option(metavar="TAG", help="The events' tag; needed where the file says none."),
-    ] = None,
+    tag: TagOption = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -69,15 +74,7 @@ def feed(
             rich_help_panel=_WHERE,
         ),
     ] = None,
-    format: Annotated[  # noqa: A002 - the flag's name
-        Format | None,
-        typer.Option(
-            help="What the file is, where neither its name nor its first bytes say. msgpack: a"
-            " chunk of a Fluentd buffer, Forward messages, or records; jsonl: a record a line;"
-            " json: one document; csv: with a header row, every value is a text.",
-            show_default=False,
-        ),
-    ] = None,
+    format: FormatOption = None,  # noqa: A002 - the flag's name
     payload: Annotated[
         Payload | None,
         typer.Option(
@@ -110,41 +107,12 @@ def feed(
             min=0.001, metavar="SECONDS", help="Longest wait for a chunk's acknowledgement."
         ),
     ] = 60.0,
-    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.", rich_help_panel=_SAFETY)] = False,
-    tls_ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Authorities in PEM to trust; by default those of the system.",
-            rich_help_panel=_SAFETY,
-        ),
-    ] = None,
-    tls_cert_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Certificate in PEM to show (mutual TLS).",
-            rich_help_panel=_SAFETY,
-        ),
-    ] = None,
-    tls_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The certificate's private key.", rich_help_panel=_SAFETY
-        ),
-    ] = None,
-    username: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="User to log in as; the password is the one that the setting listen.users has.",
-            rich_help_panel=_SAFETY,
-        ),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="YAML file with the sidecar's settings."),
-    ] = None,
+    tls: TlsOption = False,
+    tls_ca_file: TlsCaFileOption = None,
+    tls_cert_file: TlsCertFileOption = None,
+    tls_key_file: TlsKeyFileOption = None,
+    username: UsernameOption = None,
+    config: ConfigOption = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Do not print the results, the summary only.")
     ] = False,
