@@ -100,6 +100,8 @@ class Subscription:
     def show(self, line: bytes) -> None:
         """Take an event that a worker was asked for, as JSON."""
         if self.errors:
+            if self._allowed < 1:  # several workers were asked at once
+                return
             self._allowed -= 1
         if len(self._lines) < _MOST_WAITING:
             self._lines.append(line)
@@ -113,9 +115,9 @@ class Subscription:
         self._changed.set()
 
     async def read(self) -> list[bytes]:
-        """Return the lines that came and a status, nothing more once it has said that it ended.
+        """Return a status and the lines that came, nothing more once it has said that it ended.
 
-        The status comes alone where nothing else does for a while, at first at once.
+        The status comes alone where nothing else does for a while, and at first at once.
         """
         if self._told:
             return []
@@ -126,9 +128,10 @@ class Subscription:
         self._changed.clear()
         self._greeted = True
         self._told = self._ended
-        lines = [*self._lines]
+        lines = [msgspec.json.encode(Status(self._passed, self._missed)), *self._lines]
         self._lines.clear()
-        lines.append(msgspec.json.encode(Status(self._passed, self._missed, self._ended)))
+        if self._ended:
+            lines.append(msgspec.json.encode(Status(self._passed, self._missed, ended=True)))
         return lines
 
 

@@ -87,7 +87,8 @@ def _error(error: Mapping[str, Any]) -> Iterator[Text]:
     where = "" if error["filter"] is None else f"  in {error['filter']}"
     places: Sequence[tuple[str, str]] = _PLACE.findall(error["traceback"] or "")
     if places:
-        where += f", {places[-1][0]}:{places[-1][1]}"
+        path, line = places[-1]
+        where += f", {'/'.join(path.split('/')[-2:])}:{line}"
     message = _plain(error["message"].partition("\n")[0])
     yield Text.assemble(("  ✗ ", "bold red"), (error["class"], "bold red"), (f": {message}", "red"))
     if where:
