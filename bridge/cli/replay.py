@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -241,8 +242,9 @@ def replay(
 
     What was replayed is written down, and left out by the next run: one that was interrupted or
     killed goes on, and one with other conditions takes what is left. From topic to topic that is
-    in the transaction with the messages, so that each letter goes exactly once. To a Forward port,
-    and from a file, it follows the acknowledgement: a kill in between sends a batch twice.
+    in the transaction with the messages, so that each letter goes exactly once for readers that are
+    read_committed, as bridge_kafka is. To a Forward port, and from a file, it follows the
+    acknowledgement: a kill in between sends a batch twice.
 
     Only letters are read that are there at the start. An event that fails again is a new letter.
 
@@ -263,14 +265,14 @@ def replay(
         options = {} if kafka_config is None else cluster.options_of(kafka_config)
         return cluster.Cluster(brokers, options)
 
-    def open_target() -> Target | None:
+    def open_target() -> Target:
         if to is not None:
             settings = _target.settings_of(config, None, None)
             flags = _target.Tls(tls, tls_ca_file, tls_cert_file, tls_key_file)
             client = _target.client(to, settings, username, flags, timeout)
             return targets.ForwardTarget(client)
         if to_topic is None:
-            return None
+            return targets.Nowhere()
         return targets.TopicTarget(
             kafka(),
             to_topic,
@@ -290,7 +292,7 @@ def replay(
             read_only=dry_run,
         )
 
-    def open_run(source: Source, target: Target | None) -> Replay:
+    def open_run(source: Source, target: Target) -> Replay:
         return run.Replay(source.ledger, target, selected, limit, rate, dry_run)
 
     raise typer.Exit(_run(open_target, open_source, open_run))
@@ -312,9 +314,9 @@ def _selected(where: list[str], since: str | None, until: str | None, field: str
 
 
 def _run(
-    open_target: Callable[[], Target | None],
+    open_target: Callable[[], Target],
     open_source: Callable[[], Source],
-    open_run: Callable[[Source, Target | None], Replay],
+    open_run: Callable[[Source, Target], Replay],
 ) -> int:
     """Run, show what it came to, and return the exit code."""
     from bridge.cli import _letters  # noqa: PLC0415
@@ -322,8 +324,8 @@ def _run(
 
     run: Replay | None = None
     try:
-        target = open_target()  # first: the source may create a ledger
-        with open_source() as source:
+        # The target first: a source may create a ledger.
+        with closing(open_target()) as target, open_source() as source:
             run = open_run(source, target)
             with _letters.watching(run, source.total):
                 run.run(source)

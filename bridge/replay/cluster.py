@@ -37,6 +37,8 @@ _FIXED = {
     "enable.idempotence": "true",
 }
 
+_NO_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION)  # or no name of one
+
 PRODUCER = {
     "message_max_bytes": 100 << 20,  # what is too large is for the brokers to say
     # That of Kafka's own producer: what has a key comes to the partition that it was in.
@@ -137,7 +139,7 @@ class Cluster:
                 TopicCollection([name]), request_timeout=_TIMEOUT
             )[name].result()
         except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            if error.args[0].code() in _NO_TOPIC:
                 return None
             raise ReplayError(f"topic {name!r} at {self.brokers}: {error.args[0].str()}") from None
         numbers = sorted(partition.id for partition in described.partitions)

@@ -65,7 +65,7 @@ class Replay:
 
     Args:
         ledger: what was replayed before; what is replayed now is added.
-        target: where events go; None in a dry run that does not look at that.
+        target: where events go.
         selected: which letters are meant.
         limit: most letters to replay; None for all.
         rate: most letters a second; None for as many as can be.
@@ -75,7 +75,7 @@ class Replay:
     """
 
     ledger: Ledger
-    target: Target | None
+    target: Target
     selected: Condition
     limit: int | None = None
     rate: float | None = None
@@ -130,6 +130,8 @@ class Replay:
             if self.limit is not None and chosen >= self.limit:
                 return
             tally.read += 1
+            if tally.read % _BATCH == 0:
+                self.progress(tally)
             if isinstance(letter, NotALetter):
                 tally.not_letters += 1
                 self.warn(f"{name}: no dead letter: {letter}")
@@ -139,7 +141,7 @@ class Replay:
                 tally.unselected += 1
             else:
                 try:
-                    packed = self.target.pack(letter) if self.target else Packed("", b"")
+                    packed = self.target.pack(letter)
                 except NotSendable as error:
                     tally.not_sendable += 1
                     self.warn(f"{name}: {error}")
@@ -167,7 +169,6 @@ class Replay:
             if self.rate is not None:
                 due = self._began + self.tally.replayed / self.rate
                 time.sleep(max(0.0, due - time.monotonic()))
-            assert self.target is not None
             send = functools.partial(self.target.send, [packed for _, packed in batch])
             self.ledger.deliver([place for place, _ in batch], send)
         self.tally.replayed += len(batch)

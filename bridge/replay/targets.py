@@ -60,6 +60,24 @@ class Target(Protocol):
             ReplayError, DeliveryError, ProtocolError: they are not, or perhaps not.
         """
 
+    def close(self) -> None:
+        """Disconnect."""
+
+
+class Nowhere:
+    """The target of a run that only looks."""
+
+    def pack(self, letter: Letter) -> Packed:
+        """Return nothing."""
+        return Packed(letter.tag, b"")
+
+    def send(self, events: Sequence[Packed], producer: Producer | None) -> None:
+        """Refuse."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Do nothing."""
+
 
 class TopicTarget:
     """A Kafka topic: what goes there is the message that the event was read from.
@@ -130,6 +148,9 @@ class TopicTarget:
                 " broker away?"
             )
 
+    def close(self) -> None:
+        """Do nothing: what was sent is delivered."""
+
     def _produce(
         self,
         producer: Producer,
@@ -198,6 +219,10 @@ class ForwardTarget:
         for tag, entries in chunks.items():
             self._client.send_packed(tag, b"".join(entries), len(entries))
         self._client.flush()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.close()
 
 
 def _bytes(value: Any, what: str) -> bytes:

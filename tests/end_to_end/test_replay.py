@@ -1,15 +1,18 @@
 """Dead letters back into their topic, on a real Kafka: each once, whatever is killed."""
 
+import io
 import json
 import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import msgspec
 import pytest
+import structlog.testing
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -19,6 +22,9 @@ from confluent_kafka import (
 )
 from units import Replica, Topics, event
 
+from bridge.cli import main
+from bridge.forward import codec
+from bridge.local.sink import Sink
 from bridge.local.topics import produce
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -53,7 +59,11 @@ def command(kafka, *arguments):
 
 
 def replay(kafka, *arguments):
-    return subprocess.run(command(kafka, *arguments), capture_output=True, text=True, timeout=60)
+    """Run in this process, which saves the start of another."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(["replay", "--brokers", kafka.bootstrap, *arguments])
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @contextmanager
@@ -127,6 +137,15 @@ def read(kafka, *topics):
 
 def ids(kafka, topic):
     return Counter(json.loads(message.value())["id"] for message in read(kafka, topic))
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    # The sink is in this process, and is not to be seen.
+    structlog.configure(processors=[], logger_factory=structlog.testing.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -261,3 +280,104 @@ def test_a_topic_made_again_has_other_letters(kafka, topics):
         assert summary(kafka, *topics.road).startswith("1 letters read, 1 replayed,")
         kafka.delete_topics(topics.dead)
         kafka.create_topic(topics.dead, PARTITIONS)
+
+
+def put(kafka, topic, *values):
+    produce(kafka.bootstrap, topic, values, partitions=1)
+
+
+def parts(messages):
+    return [(message.topic(), message.key(), message.value()) for message in messages]
+
+
+def test_a_message_is_as_it_was(kafka, topics):
+    records = (
+        {"message": b"\xff\x00", "key": "k", "more": 1},
+        {"message": "text", "key": b"\xfe"},
+        {"message": None, "key": "gone"},
+        {"message": 1},
+        {"id": 1, "nested": {"a": [1.5, None]}},
+    )
+    put(kafka, topics.dead, *(as_msgpack(1, record=one, tag=topics.input) for one in records))
+    road = ("--from-topic", topics.dead, "--to-topic", "${tag}")
+    done = replay(kafka, *road, "--key-field", "key", "--keep-time")
+    assert done.returncode == 1
+    assert done.stdout == (
+        "5 letters read, 3 replayed, 0 not selected, 0 replayed before, 2 that cannot be sent\n"
+    )
+    odd, bare = done.stderr.splitlines()
+    assert (
+        odd == f"warning: {topics.dead} [0] offset 3: the message in 'message' is no text but a int"
+    )
+    assert "offset 4: its record has no field 'message'" in bare
+    assert "'id', 'nested'" in bare
+    assert "--as-json" in bare
+    found = sorted(read(kafka, topics.input), key=lambda message: message.value() or b"")
+    assert parts(found) == [
+        (topics.input, b"gone", None),
+        (topics.input, b"\xfe", b"text"),
+        (topics.input, b"k", b"\xff\x00"),
+    ]
+    assert {message.timestamp()[1] for message in found} == {1_795_339_800_500}
+    # Those that could not be sent are not written down; as JSON they can.
+    assert summary(kafka, *road, "--as-json").startswith("5 letters read, 2 replayed, 0 not")
+    json_found = {message.value() for message in read(kafka, topics.input)} - {
+        message.value() for message in found
+    }
+    assert json_found == {b'{"message":1}', b'{"id":1,"nested":{"a":[1.5,null]}}'}
+
+
+def test_from_a_topic_to_a_forward_server_and_from_a_file_to_a_topic(kafka, topics, tmp_path):
+    put(kafka, topics.dead, *map(as_json, range(100)))
+    taken = []
+
+    def take(chunk):
+        if len(taken) == 40:
+            taken.append(None)
+            raise RuntimeError("once")
+        taken.extend(record["message"] for _, record in codec.decode_entries(chunk.entries))
+
+    with Sink(take) as sink:
+        to = ("--from-topic", topics.dead, "--to", f"127.0.0.1:{sink.port}")
+        failed = replay(kafka, *to, "--rate", "100")
+        assert failed.returncode == 1
+        assert failed.stdout.startswith("50 letters read, 40 replayed")
+        assert summary(kafka, *to).startswith("100 letters read, 60 replayed")
+        # The ledger is one, wherever they go.
+        assert summary(kafka, *topics.road).startswith("100 letters read, 0 replayed")
+    assert sorted(filter(None, taken)) == sorted(json.dumps({"id": n}) for n in range(100))
+
+    file = tmp_path / "dead.jsonl"
+    file.write_bytes(b"".join(as_json(number) + b"\n" for number in range(100)))
+    assert summary(kafka, str(file), "--to-topic", topics.input).startswith("100 letters read, 100")
+    assert summary(kafka, str(file), "--to-topic", topics.input).startswith("100 letters read, 0")
+    assert ids(kafka, topics.input) == Counter(range(100))
+
+
+def test_mistakes(kafka, topics):
+    """Those that take a Kafka to be seen; the others are in commands/test_replay.py."""
+    small = f"{topics.group}-small"
+    kafka.create_topic(small, PARTITIONS, max_message_bytes="100")
+    put(kafka, topics.dead, as_msgpack(1, record={"message": "x" * 1000}))
+    put(kafka, topics.output, b"junk", b'{"id": ', b"\x81", as_msgpack(1, tag="no-such")[:-9])
+    written = ("--ledger", topics.group)
+    cases = [
+        (("--from-topic", topics.dead[:-1], "--dry-run"), 2, f"there is no topic '{topics.dead[:-1]}' at {kafka.bootstrap}; did you mean '{topics.dead}'?"),
+        (("--from-topic", "x", "--dry-run"), 2, "there is no topic 'x' at"),
+        (("--from-topic", topics.dead, "--to-topic", "x"), 2, "there is no topic 'x' at"),
+        ((*topics.road, "--ledger", topics.output), 2, f"topic '{topics.output}' has cleanup.policy=delete: as a ledger it would forget"),
+        ((*topics.road, "--ledger", "no/topic"), 2, "the ledger, topic 'no/topic', cannot be created"),
+        (("--from-topic", topics.dead, "--to-topic", small, *written), 1, f"error: a transaction failed, none of its letters went: ProduceRequest for {small} ["),
+        (("--from-topic", topics.dead, "--to-topic", "${tag}", *written), 1, "offset 0: there is no topic 'ad': create it"),
+        (("--from-topic", topics.output, "--to-topic", topics.input), 1, "offset 0: no dead letter: it is neither JSON nor msgpack with fields"),
+        (("--from-topic", topics.output, "--dry-run"), 1, "offset 1: no dead letter: it begins as JSON, but is none"),
+        (("--from-topic", topics.output, "--dry-run"), 1, "offset 2: no dead letter: it begins as msgpack, but it ends in the middle"),
+    ]  # fmt: skip
+    wrong = []
+    for arguments, code, message in cases:
+        done = replay(kafka, *arguments)
+        said = " ".join(done.stderr.split())
+        if done.returncode != code or message not in said or "Traceback" in said:
+            wrong.append((arguments, done.returncode, done.stdout, done.stderr))
+    assert not wrong
+    kafka.delete_topics(small)
