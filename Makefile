@@ -3,6 +3,7 @@
 # make bench  measures the hop through the sidecar against a bare loop
 # make bench-kafka   the roads from Kafka to Kafka against each other, and against Spark if it is installed
 # make bench-filter  what one gRPC filter costs a Fluentd pipeline
+# make bench-reload  what reloading filters costs those that serve
 # make screens  captures what tap and top show, into docs/screens/
 # make proto  generates code from proto/, for Python and for Ruby
 # make gem    builds the Fluentd plugins as a gem, into dist/
@@ -14,7 +15,7 @@ VENV   := .venv
 GEM    ?= fluent-gem
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check tests bench bench-kafka bench-filter screens proto gem lock clean
+.PHONY: demo test check tests bench bench-kafka bench-filter bench-reload screens proto gem lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/fluent-bridge demo $(ARGS)
@@ -39,6 +40,9 @@ bench-kafka: $(VENV)/ready
 
 bench-filter: $(VENV)/ready
 	$(BIN)/python -m benchmarks.filter $(ARGS)
+
+bench-reload: $(VENV)/ready
+	$(BIN)/python -m benchmarks.reload $(ARGS)
 
 screens: $(VENV)/ready
 	$(BIN)/python scripts/capture-screens $(ARGS)

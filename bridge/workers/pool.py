@@ -26,8 +26,9 @@ from bridge.workers.worker import Assignment, Entries, Worker
 # Each worker has the next job in its socket while it runs one, so that it never waits for the
 # transport.
 _JOBS_A_WORKER = 2
-# What loading beside workers that have jobs may take of all CPUs: the rest is theirs. Niceness
-# would say the same, but an unprivileged process cannot take it back.
+# What loading beside workers that have jobs may take of all CPUs: the rest is theirs. Without a
+# bound, reload after reload halves what passes on two CPUs; with it 0.88 is left (benchmarks.reload).
+# Niceness would say the same, but an unprivileged process cannot take it back.
 _SHARE = 0.15
 
 Answer = tuple[wire.Reply, memoryview]
