@@ -174,6 +174,23 @@ class ConsumerTest < Test::Unit::TestCase
     stale&.free
   end
 
+  data(KINDS)
+  test 'reads a partition that it gave up while a batch took long, and has again' do |kind|
+    topic = Kafka.topic(partitions: 2)
+    2.times { |partition| Kafka.write(topic, numbers(10).map { |message| { **message, partition: partition } }) }
+    first = consumer([topic], kind)
+    assert_equal 20, read(first, 20).size
+    second = consumer([topic], kind)
+    ends = now + SECONDS
+    first.keep_alive while step(second).empty? && now < ends
+    assert_equal 1, first.assignment.size
+    step(first) # the batch is done: what is left is read on
+    second.close
+    step(first) while first.assignment.size < 2 && now < ends
+    first.rewind
+    assert_equal [0, 1], read_anew(first, 20).map { |_, partition, _| partition }.uniq
+  end
+
   test 'cannot go on when another member has its group.instance.id' do
     topic = Kafka.topic
     Kafka.write(topic, numbers(1))
