@@ -106,7 +106,7 @@ class ConsumerTest < Test::Unit::TestCase
     topic = Kafka.topic(partitions: 2)
     2.times { |partition| Kafka.write(topic, numbers(10).map { |message| { **message, partition: partition } }) }
     reader = consumer([topic], kind)
-    all = read(reader, 20).sort
+    all = read_anew(reader, 20)
     assert_equal 20, all.size
     reader.rewind
     assert_equal all, read_anew(reader, 20)
@@ -148,7 +148,7 @@ class ConsumerTest < Test::Unit::TestCase
     topic = Kafka.topic(partitions: 2)
     2.times { |partition| Kafka.write(topic, numbers(10).map { |message| { **message, partition: partition } }) }
     first = consumer([topic], kind)
-    assert_equal 20, read(first, 20).size
+    assert_equal 20, read_anew(first, 20).size
     stale = first.group_metadata
     second = consumer([topic], kind)
     found = []
@@ -179,7 +179,7 @@ class ConsumerTest < Test::Unit::TestCase
     topic = Kafka.topic(partitions: 2)
     2.times { |partition| Kafka.write(topic, numbers(10).map { |message| { **message, partition: partition } }) }
     first = consumer([topic], kind)
-    assert_equal 20, read(first, 20).size
+    assert_equal 20, read_anew(first, 20).size
     second = consumer([topic], kind)
     ends = now + SECONDS
     first.keep_alive while step(second).empty? && now < ends
