@@ -2,7 +2,7 @@
 
     in_forward -> null    against    in_forward -> filter bridge -> null
 
-Real Fluentd, messages of 1,000 events. in_forward handles one message after the other in one thread, so
+and against the same with a server that only sends the batch back, which is what gRPC alone costs. Real Fluentd, messages of 1,000 events. in_forward handles one message after the other in one thread, so
 with one Fluentd worker the filter's latency is what counts, and that the processor is another process's in
 between; with as many Fluentd workers as cores (``--fluentd-workers``) its CPU time is. All cases alternate,
 and medians of ratios within a round are shown: on a machine whose speed changes nothing else means something.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from benchmarks.hop import events
 from bridge.forward import Client
 from bridge.forward.codec import pack_entries
 from bridge.local.fluentd import Fluentd, configuration
+from bridge.local.processes import Program
 from bridge.local.sidecar import Sidecar
 
 EVENTS_A_MESSAGE = 1_000
@@ -69,11 +71,14 @@ def enrich(record: dict) -> dict:
     return record
 """
 PLAIN = "without the filter"
-CASES = {
-    "filter, no function for the tag": "ad.none",
-    "filter, typed predicate": "ad.view",
-    "filter, dict with one more field": "ad.dict",
-}
+# Name, which of the Fluentds, the events' tag.
+CASES = [
+    (PLAIN, "plain", "ad.none"),
+    ("a server that sends the batch back", "echo", "ad.none"),
+    ("filter, no function for the tag", "filter", "ad.none"),
+    ("filter, typed predicate", "filter", "ad.view"),
+    ("filter, dict with one more field", "filter", "ad.dict"),
+]
 
 
 @dataclass
@@ -129,34 +134,42 @@ def rounds(folder: Path, number: int, seconds: float, fluentd_workers: int) -> l
     (functions / "functions.py").write_text(FUNCTIONS)
     socket = folder / "sidecar.sock"
     sidecar = Sidecar(functions, folder, {"rpc.socket": socket, "listen.enabled": "false"})
+    echo = Program(
+        [sys.executable, "-m", "benchmarks.echo", str(folder / "echo.sock")],
+        log=folder / "echo.log",
+    )
     settings = {
         "RUBYLIB": str(configuration().parent / "fluent-plugin-bridge" / "lib"),
-        "SIDECAR_ADDRESS": f"unix:{socket}",
         "FLUENTD_WORKERS": str(fluentd_workers),
     }
     fluentds = {}
-    for name, section in (("plain", ""), ("filter", FILTER)):
+    for name, section, address in (
+        ("plain", "", ""),
+        ("echo", FILTER, folder / "echo.sock"),
+        ("filter", FILTER, socket),
+    ):
         conf = folder / f"{name}.conf"
         conf.write_text(CONF % section)
+        settings = {**settings, "SIDECAR_ADDRESS": f"unix:{address}"}
         fluentds[name] = Fluentd(folder / name, settings, conf=conf)
     try:
         sidecar.start()
+        echo.start((folder / "echo.sock").exists, timeout=20)
         for fluentd in fluentds.values():
             fluentd.start()
         transport, *workers = tree(sidecar.pid)
-        roles = {
-            name: [tree(fluentd.pid), [transport], workers] for name, fluentd in fluentds.items()
+        servers = {
+            "plain": [[], []],
+            "echo": [tree(echo.pid), []],
+            "filter": [[transport], workers],
         }
+        roles = {name: [tree(one.pid), *servers[name]] for name, one in fluentds.items()}
         # Connections go to whichever worker accepts first.
         connections = 1 if fluentd_workers == 1 else fluentd_workers * 4
-        cases = [
-            (PLAIN, "plain", "ad.none"),
-            *((case, "filter", tag) for case, tag in CASES.items()),
-        ]
         found = []
         for _ in range(number):
             one = {}
-            for case, name, tag in cases:
+            for case, name, tag in CASES:
                 port = fluentds[name].return_port
                 one[case] = measure(port, tag, seconds, connections, roles[name])
             found.append(one)
@@ -165,6 +178,7 @@ def rounds(folder: Path, number: int, seconds: float, fluentd_workers: int) -> l
         for fluentd in fluentds.values():
             fluentd.kill()
         sidecar.stop()
+        echo.stop(5)
 
 
 def main() -> None:
@@ -191,7 +205,7 @@ def main() -> None:
         f" {len(pack_entries(events(EVENTS_A_MESSAGE))) // EVENTS_A_MESSAGE} bytes a message,"
         f" medians of {len(found)} rounds, the sender on the same cores",
     )
-    for case in (PLAIN, *CASES):
+    for case, *_ in CASES:
         table.add_row(
             case,
             f"{median(case, lambda run, _: run.events_per_second) / 1e3:,.0f}k",

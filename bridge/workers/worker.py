@@ -16,6 +16,9 @@ from typing import Protocol
 from bridge.errors import BridgeError
 from bridge.workers import wire
 
+# A chunk goes in one write, as far as the kernel allows (net.core.wmem_max): by default 208 KiB, of
+# which the kernel's own bookkeeping takes a part.
+_SOCKET_BUFFER = 4 << 20
 _LAST_WORDS = 5.0  # seconds for the socket to be read to its end, once its process has ended
 
 Entries = bytes | bytearray | memoryview
@@ -188,6 +191,8 @@ class Worker:
         """Start the process; :attr:`ready` is done when it has loaded the filters or cannot."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         with theirs:
             # spawn, not fork: neither threads nor gRPC survive a fork, and nothing of other filters
             # is left over in a fresh process.

@@ -302,6 +302,8 @@ module Fluent
             @assigned.clear
             @positions.clear
           end
+          # One that was taken away while it was paused comes back paused (RD_KAFKA_TOPPAR_F_APP_PAUSE is the partition's).
+          Librdkafka.rd_kafka_resume_partitions(@handle, list) unless @paused
           partitions.each { |partition| @assigned[partition] = Librdkafka::OFFSET_INVALID }
           @on_rebalance&.call(:assigned, partitions)
         end
