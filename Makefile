@@ -26,6 +26,7 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/*/filters/*.py
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 
