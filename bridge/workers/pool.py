@@ -27,7 +27,7 @@ from bridge.workers.worker import Assignment, Entries, Worker
 # transport.
 _JOBS_A_WORKER = 2
 # What loading beside workers that have jobs may take of all CPUs: the rest is theirs. Without a
-# bound, reload after reload halves what passes on two CPUs; with it 0.88 is left (benchmarks.reload).
+# bound, reload after reload halves what passes on two CPUs; with it 0.88 is left (bench-reload).
 # Niceness would say the same, but an unprivileged process cannot take it back.
 _SHARE = 0.15
 

@@ -11,14 +11,16 @@ STAMP = """
 def stamp(record: dict) -> dict:
     return record | {"v": 1}
 """
-HANGS = """
-import time
+DIES = """
+import os, time
 
 @bridge.filter("ad")
-def hangs(record: dict) -> dict:
+def dies(record: dict) -> dict:
     while record["id"] == 3999:
-        time.sleep(1)
-    return record | {"seen": 1}
+        time.sleep(0.01)
+        if os.path.exists("{}"):
+            os._exit(3)
+    return record | {{"seen": 1}}
 """
 WHOLE = """
 @bridge.batch("ad")
@@ -60,12 +62,15 @@ def test_callers_get_replies_of_one_version_while_filters_change(rig):
     assert not started.metric("retried_chunks_total")
 
 
-def test_a_batch_cut_for_the_old_filters_is_not_run_in_pieces_by_new_ones(rig):
-    started = rig(HANGS, workers__deadline=1)
+def test_a_batch_cut_for_the_old_filters_is_not_run_in_pieces_by_new_ones(rig, tmp_path):
+    gate = tmp_path / "gate"
+    started = rig(DIES.format(gate))
     with concurrent.futures.ThreadPoolExecutor(1) as callers:
         call = callers.submit(started.process, b"ad", large())
-        # One piece is done, and the other has ended its worker: the rest of that is to come.
-        started.wait_for("retried_chunks_total", 1)
+        started.wait_for("rpc_calls_in_progress", 1)
+        # One piece is done soon; the other ends its worker when the new filters run.
         change(started, WHOLE)
+        gate.touch()
         seen = [record["seen"] for record in call.result().records(b"ad")]
     assert seen == [LARGE] * LARGE
+    assert started.metric("retried_chunks_total") == 1
