@@ -44,6 +44,20 @@ async def test_readiness_says_why_not(checks, status, body):
         assert (await client.get("/livez")).status == 200, "not ready is still alive"
 
 
+async def test_a_warning_is_no_reason_to_be_not_ready():
+    warnings = {"filters": "what is on disk cannot be loaded", "other": None}
+    admin = Admin("127.0.0.1", 0, Metrics(), dict, warnings=lambda: warnings)
+    await admin.start()
+    try:
+        url = f"http://127.0.0.1:{admin.port}/readyz"
+        async with aiohttp.ClientSession() as client, client.get(url) as answer:
+            assert answer.status == 200
+            said = {"filters": "what is on disk cannot be loaded"}
+            assert await answer.json() == {"ready": True, "checks": {}, "warnings": said}
+    finally:
+        await admin.close()
+
+
 async def test_readiness_is_asked_each_time():
     checks = {"workers": "none is ready"}
     async with serving(checks) as client:

@@ -37,6 +37,9 @@ ATTRIBUTES = {
     "filter_events": ("enrich",),
     "filter_dropped": ("enrich",),
     "filter_errors": ("enrich",),
+    "filter_reloads": ("ok",),
+    "filters_outdated": (),
+    "filters_loaded": (),
     "downstream_connections": (),
     "delivery_seconds": (),
     "delivery_retries": (),
@@ -69,7 +72,7 @@ def test_every_metric_is_read_back(metrics, accept):
     touch(metrics)
     found = families(metrics, accept)
     ours = {name: family for name, family in found.items() if name.startswith("fluent_bridge_")}
-    assert len(ours) == len(ATTRIBUTES) + 1, "one more for the build"
+    assert len(ours) == len(ATTRIBUTES) + 2, "one more for the build, one for the filters"
     for family in ours.values():
         counts = [
             sample.value
