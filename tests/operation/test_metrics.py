@@ -79,7 +79,7 @@ def test_every_metric_is_read_back(metrics, accept):
             for sample in family.samples
             if not sample.name.endswith(("_bucket", "_sum"))
         ]
-        assert counts == [1.0], family.name
+        assert [count for count in counts if count] == [1.0], family.name
 
 
 @pytest.mark.parametrize("accept", ["", OPEN])
