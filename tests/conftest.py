@@ -7,6 +7,7 @@ with the reason. With BRIDGE_TEST_REQUIRE=fluentd,kafka such a skip is a failure
 import datetime as dt
 import ipaddress
 import os
+import signal
 
 import pytest
 from cryptography import x509
@@ -23,6 +24,9 @@ PROGRAMS = ("fluentd", "fluentd-oldest", "kafka")
 
 
 def pytest_configure():
+    # A shell has its background jobs ignore it, and so would all programs that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if unknown := REQUIRED - set(PROGRAMS):
         pytest.exit(f"BRIDGE_TEST_REQUIRE names {', '.join(sorted(unknown))}; known: {PROGRAMS}", 4)
 
