@@ -191,6 +191,27 @@ class ConsumerTest < Test::Unit::TestCase
     assert_equal [0, 1], read_anew(first, 20).map { |_, partition, _| partition }.uniq
   end
 
+  data(KINDS)
+  test 'begins at the end once, and not anew for what was not committed' do |kind|
+    topic = Kafka.topic
+    options = { **kind, 'auto.offset.reset' => 'latest' }
+    Kafka.write(topic, numbers(3))
+    reader = consumer([topic], options)
+    ends = now + SECONDS
+    found = []
+    while found.empty? && now < ends # when it begins to read is not to be seen from here
+      Kafka.write(topic, numbers(1))
+      found = step(reader)
+    end
+    first = found.first
+    assert_operator first.last, :>=, 3
+    Kafka.write(topic, numbers(5))
+    reader.rewind
+    assert_equal first, read_anew(reader, 6).first
+    reader.close
+    assert_equal first, read_anew(consumer([topic], options), 6).first
+  end
+
   test 'cannot go on when another member has its group.instance.id' do
     topic = Kafka.topic
     Kafka.write(topic, numbers(1))

@@ -110,6 +110,8 @@ class BridgeKafkaInputConfigurationTest < Test::Unit::TestCase
   RELABEL = "@type relabel\n@label @B"
   RETAG = "@type rewrite_tag_filter\n@label @B\n<rule>\nkey a\npattern /./\ntag b\n</rule>"
   def self.match(pattern, output) = "<match #{pattern}>\n#{output}\n</match>\n"
+  PYTHON = "<filter **>\n@type bridge\naddress unix:/nowhere.sock\n</filter>\n"
+  ERROR = "<label @ERROR>\n#{match('**', FILE)}</label>".freeze
 
   refused = {
     'a buffer' => [match('ad', FILE), /cannot go through a buffer, and file has one.*at_least_once/],
@@ -131,8 +133,12 @@ class BridgeKafkaInputConfigurationTest < Test::Unit::TestCase
     'no match at all' => ['', /no <match> takes the tag ad/],
     'no match in the label' => ["<label @L>\n#{match('other', NULL)}</label>", /no <match> in <label @L> takes the tag ad/,
                                 { source: '@label @L' }],
-    'a buffer in the label under another tag' => ["<label @L>\n#{match('ad', NULL)}#{match('x', FILE)}</label>", /and file has one/,
-                                                  { source: '@label @L' }],
+    'a buffer in the label under another tag' => ["<label @L>\n#{match('ad', NULL)}#{match('x', FILE)}</label>",
+                                                  /and file in <label @L> has one/, { source: '@label @L' }],
+    'a buffer for a tag that a function may give' => [PYTHON + match('{ad,error.ad}', NULL) + match('x', FILE), /and file has one/],
+    'a buffer for errors' => [match('**', NULL) + ERROR, /and file in <label @ERROR> has one/],
+    'other brokers for errors' => [match('**', NULL) + ERROR.sub(FILE, "@type bridge_kafka\nbrokers localhost:2\ntopic o"),
+                                   /has the brokers localhost:2/],
     'a buffer for what a regular expression matches' => [match('ad', NULL) + match('error.**', NULL) + match('b', FILE), /and file has one/,
                                                          { source: 'topics ad,^b' }]
   }
@@ -144,6 +150,7 @@ class BridgeKafkaInputConfigurationTest < Test::Unit::TestCase
   taken = {
     'no buffer' => match('ad', NULL) + match('**', NULL),
     'a buffer that it does not reach' => match('{ad,error.ad}', NULL) + match('**', FILE),
+    'a function for other tags' => PYTHON.sub('**', 'x') + match('{ad,error.ad}', NULL) + match('**', FILE),
     'no buffer for Kafka, no brokers' => match('**', "@type bridge_kafka\ntopic o"),
     'a circle' => match('**', RELABEL) + "<label @B>\n#{match('b', RELABEL)}#{match('**', NULL)}</label>"
   }
@@ -152,13 +159,12 @@ class BridgeKafkaInputConfigurationTest < Test::Unit::TestCase
     assert_nothing_raised { configure_all(conf) }
   end
 
-  ERROR = "<label @ERROR>\n#{match('**', FILE)}</label>".freeze
   PARSE = "<parse>\n@type none\n</parse>"
   warned = {
     'a memory buffer' => [match('**', FILE), /file buffers in memory: .*a kill loses them/, { delivery: 'at_least_once' }],
     'no buffer' => [match('**', NULL), nil],
-    'a buffer for errors' => [match('**', NULL) + ERROR, /file in <label @ERROR> has a buffer/],
-    'a buffer for errors, at least once' => [match('**', NULL) + ERROR, nil, { delivery: 'at_least_once' }],
+    'a memory buffer for errors' => [match('**', NULL) + ERROR, /file buffers in memory: .*a kill loses them/,
+                                     { delivery: 'at_least_once' }],
     'parsing without a place for errors' => [match('**', NULL), /no <label @ERROR>: a payload that cannot be parsed/, { source: PARSE }],
     'parsing with one' => [match('**', NULL) + ERROR.sub(FILE, NULL), nil, { source: PARSE }]
   }

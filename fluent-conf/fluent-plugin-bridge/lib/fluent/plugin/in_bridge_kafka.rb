@@ -104,8 +104,10 @@ module Fluent
         Bridge::ClientOptions.check(:producer, options_of_producer(0))
         tags = known_tags
         pipeline = Bridge::Pipeline.new(router, tags.compact, all_known: tags.all?, label: conf['@label'])
-        pipeline.check(exactly_once: exactly_once?, brokers: brokers)
-        warn_of(pipeline)
+        errors = Fluent::Engine.root_agent.error_collector
+        pipelines = [pipeline, (Bridge::Pipeline.new(errors, [], all_known: false, label: '@ERROR') if errors)].compact
+        pipelines.each { |one| one.check(exactly_once: exactly_once?, brokers: brokers) }
+        warn_of(pipelines.flat_map(&:memory_buffered), errors)
       end
 
       def start
@@ -186,20 +188,14 @@ module Fluent
         end
       end
 
-      def warn_of(pipeline)
-        pipeline.memory_buffered.each do |output|
+      def warn_of(memory_buffered, errors)
+        memory_buffered.each do |output|
           log.warn("#{output} buffers in memory: offsets are committed while events wait there, and a kill loses them; " \
                    'use a file buffer, or no buffer')
         end
-        errors = Fluent::Engine.root_agent.error_collector
-        if errors.nil?
-          log.warn('there is no <label @ERROR>: a payload that cannot be parsed stops this input; add one to keep it') if @parsed
-        elsif exactly_once?
-          Bridge::Pipeline.new(errors, [], all_known: false).buffered.each do |output|
-            log.warn("#{output} in <label @ERROR> has a buffer: an error event waits there while its offset is committed, and is there " \
-                     'once more for each time that its batch comes again; use an output without <buffer>')
-          end
-        end
+        return if errors || !@parsed
+
+        log.warn('there is no <label @ERROR>: a payload that cannot be parsed stops this input; add one to keep it')
       end
 
       # @return [Array<String, nil>] nil stands for those of a regular expression

@@ -84,7 +84,8 @@ module Fluent
         # Takes note of a batch that was gone through, as far as it was.
         def seen(batch)
           @bytes_a_message = batch.bytes / batch.events if batch.bytes.positive?
-          batch.first_offsets.each { |partition, offset| @positions[partition] ||= offset }
+          # Not of what was taken away meanwhile: its lag is somebody else's.
+          batch.first_offsets.each { |partition, offset| @positions[partition] ||= offset if @assigned.key?(partition) }
           batch.complaints.each { |complaint| hear(complaint) }
         end
 

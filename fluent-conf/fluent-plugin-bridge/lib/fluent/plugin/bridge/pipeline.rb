@@ -23,7 +23,7 @@ module Fluent
           # The router of a test driver has none.
           @unmatched = rules ? tags.reject { |tag| output_for(tag, rules) } : []
           @label = label
-          outputs = if label || !all_known
+          outputs = if label || !all_known || retagged?(tags, rules || [])
                       (rules || []).map(&:collector)
                     else
                       tags.flat_map { |tag| [tag, "error.#{tag}"] }.filter_map { |tag| output_for(tag, rules || []) }
@@ -49,12 +49,7 @@ module Fluent
           end
         end
 
-        # @return [Array<String>] names of the outputs that keep events after they have taken them
-        def buffered
-          @outputs.select { |output| buffered?(output) }.map { |output| name_of(output) }
-        end
-
-        # @return [Array<String>] names of those that keep them in memory
+        # @return [Array<String>] names of the outputs that keep events in memory after they have taken them
         def memory_buffered
           @outputs.select { |output| buffered?(output) && !output.buffer&.persistent? }.map { |output| name_of(output) }
         end
@@ -70,6 +65,13 @@ module Fluent
         # A router has no reader for them.
         def rules_of(router)
           router.instance_variable_get(:@match_rules)
+        end
+
+        # Python functions may give events any tag.
+        def retagged?(tags, rules)
+          rules.any? do |rule|
+            rule.collector.is_a?(Filter) && rule.collector.config['@type'] == 'bridge' && tags.any? { |tag| rule.match?(tag) }
+          end
         end
 
         # The first that matches takes the events (event_router.rb, find); filters are among the rules.
@@ -105,7 +107,8 @@ module Fluent
           return unless buffered?(output)
 
           raise Fluent::ConfigError,
-                "delivery exactly_once cannot go through a buffer, and #{name_of(output)} has one: offsets would be committed " \
+                "delivery exactly_once cannot go through a buffer, and #{name_of(output)}#{" in <label #{@label}>" if @label} has one: " \
+                'offsets would be committed ' \
                 'while events wait in it; take its <buffer> out (of the outputs to Kafka, use `@type bridge_kafka`), ' \
                 'give this input a @label without that output, or use `delivery at_least_once`'
         end

@@ -70,19 +70,35 @@ module Fluent
 
         # @return [Integer, nil] where to go on reading; nil: not known yet
         def start(partition, offset)
-          return RESETS.fetch(@reset) if offset == Librdkafka::OFFSET_INVALID
+          return first(partition) if offset == Librdkafka::OFFSET_INVALID
 
-          low = FFI::MemoryPointer.new(:int64)
-          high = FFI::MemoryPointer.new(:int64)
-          return unless Librdkafka.rd_kafka_query_watermark_offsets(@handle, *partition, low, high, milliseconds).zero?
-
-          low, high = [low, high].map(&:read_int64)
+          low, high = watermarks(partition)
+          return if low.nil?
           return offset if offset.between?(low, high)
 
           @log.warn("Kafka topic #{partition.join(' [')}]: the group's offset #{offset} is not there any more, only #{low} to #{high}" \
                     "#{": #{low - offset} messages were deleted unread" if offset < low}; reads on at the #{@reset}; " \
                     'if the topic was not made anew, raise its retention.ms and retention.bytes')
-          RESETS.fetch(@reset)
+          first(partition)
+        end
+
+        # The end is elsewhere a moment later: whoever asks again, because a batch failed or a member was replaced before
+        # its first commit, would leave out what came meanwhile. So it is committed before anything is read.
+        def first(partition)
+          reset = RESETS.fetch(@reset)
+          return reset unless reset == Librdkafka::OFFSET_END
+
+          _, high = watermarks(partition)
+          Partitions.list(partition => high) { |list| high if Librdkafka.rd_kafka_commit(@handle, list, 0).zero? } if high
+        end
+
+        # @return [Array<Integer>, nil] the first offset and the one after the last; nil if there is no answer
+        def watermarks(partition)
+          low = FFI::MemoryPointer.new(:int64)
+          high = FFI::MemoryPointer.new(:int64)
+          return unless Librdkafka.rd_kafka_query_watermark_offsets(@handle, *partition, low, high, milliseconds).zero?
+
+          [low, high].map(&:read_int64)
         end
 
         def milliseconds
