@@ -37,14 +37,12 @@ class Terminal:
         attributes[3] &= ~termios.ECHO
         termios.tcsetattr(end, termios.TCSANOW, attributes)
         self._shell = subprocess.Popen(
-            ["bash", "--norc", "--noprofile", "--noediting", "-i"],
+            ["setsid", "--ctty", "bash", "--norc", "--noprofile", "--noediting", "-i"],
             cwd=folder,
             env=environment | {"PS1": "<<$?>> ", "TERM": "xterm-256color"},
             stdin=end,
             stdout=end,
             stderr=end,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(end)
 

@@ -10,6 +10,7 @@ Blocks of the page:
 - ``diff``: lines of the file in its head that are replaced.
 """
 
+import difflib
 import os
 import re
 import sys
@@ -17,7 +18,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from terminal import Terminal
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -31,6 +31,14 @@ def matches(expected, shown):
         one = re.escape(line).replace(r"\.\.\.", ".*")
         pattern += "(.*\n)*" if line == "..." else f"{one}\n"
     return re.fullmatch(pattern, f"{shown}\n" if shown else "") is not None
+
+
+def difference(command, expected, shown):
+    """Return what differs; a line with ``...`` that fits is no difference."""
+    told, seen = expected.splitlines(), shown.splitlines()
+    if len(told) == len(seen):
+        told = [b if matches(a, b) else a for a, b in zip(told, seen, strict=True)]
+    return f"$ {command}\n" + "\n".join(difflib.ndiff(told, seen))
 
 
 def commands(text):
@@ -58,7 +66,7 @@ def edit(folder, kind, text):
     name, _, where = head.removeprefix("# ").partition(", ")
     assert where in {"", "at the end"}, head
     file = folder / name
-    file.write_text((file.read_text() if where else "") + body)
+    file.write_text((f"{file.read_text()}\n" if where else "") + body)
 
 
 @pytest.mark.timeout(200)
@@ -86,9 +94,4 @@ def test_the_tutorial_is_true(tmp_path, free_port):
                 while soon and not matches(expected, shown) and time.monotonic() < end:
                     time.sleep(0.1)
                     shown = terminal.run(run)
-                if not matches(expected, shown):
-                    # Lines against lines: pytest shows the one that differs.
-                    assert [f"$ {command}", *shown.splitlines()] == [
-                        f"$ {command}",
-                        *expected.splitlines(),
-                    ]
+                assert matches(expected, shown), difference(command, expected, shown)
