@@ -75,7 +75,10 @@ def options_of(file: Path) -> dict[str, str]:
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"{file} cannot be read: {reason}; give --kafka-config a text file of lines name=value"
+        ) from None
     options: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, equals, value = (part.strip() for part in line.partition("="))
@@ -115,7 +118,8 @@ class Cluster:
             self.admin = AdminClient(self.options() | {"error_cb": self._errors.append})
         except KafkaException as error:
             raise SettingsError(
-                f"Kafka's client refuses an option: {error.args[0].str()}"
+                f"Kafka's client refuses an option: {error.args[0].str()}; correct it in the file"
+                " that --kafka-config names, or in --brokers"
             ) from None
         self.names = self._connect()
 

@@ -65,7 +65,8 @@ class FileSource:
     ) -> None:
         if not file.is_file():
             raise SettingsError(
-                f"{file} is no file: what was replayed is told by the place of a letter in a file"
+                f"{file} is no file: name the file that the letters are in; what was replayed is"
+                " told by their places in it"
             )
         self._file = file
         self._format = format

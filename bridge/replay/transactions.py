@@ -78,7 +78,8 @@ class TopicLedger:
         """Send letters and write down that they were replayed, in one transaction.
 
         Raises:
-            ReplayError: the transaction was aborted; none of them went, as far as Kafka goes.
+            ReplayError: the transaction was aborted, or nobody answered whether it was committed;
+                either way the ledger has what went.
         """
         assert self._producer is not None
         with self._transaction(self._producer):
@@ -138,8 +139,8 @@ class TopicLedger:
                 " one has not replayed"
             )
         return ReplayError(
-            f"a transaction failed, none of its letters went: {error.str()}. When that is mended,"
-            " run it again: what went before stays out"
+            f"a transaction failed: {error.str()}. When that is mended, run it again: what is in"
+            f" the ledger {self._name!r} stays out"
         )
 
     def _load(self, contents: Contents) -> None:
