@@ -52,8 +52,8 @@ def condition(text: str, document: str = "message") -> Condition:
             search = re.compile(value).search
         except re.error as error:
             raise ValueError(
-                f"{text!r}: {value!r} is no regular expression: {error}; a \\ goes before a sign that"
-                " stands for itself"
+                f"{text!r}: {value!r} is no regular expression: {error}; a \\ goes before a sign"
+                " that stands for itself"
             ) from None
         return _negated(
             lambda letter: search(_text(value_of(letter))) is not None, operator == "!~"

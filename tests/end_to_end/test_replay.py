@@ -27,6 +27,7 @@ from bridge.cli import main
 from bridge.forward import codec
 from bridge.local.sink import Sink
 from bridge.local.topics import produce
+from bridge.replay.cluster import Cluster, Contents
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -275,11 +276,15 @@ def test_only_what_is_committed_at_the_start_is_read(kafka, topics):
     assert summary(kafka, *topics.road).startswith(
         "35 letters read, 20 replayed, 0 not selected, 15 replayed before"
     )
+    cluster = Cluster(kafka.bootstrap)
+    contents = Contents(cluster, cluster.topic(topics.dead))
+    produce(kafka.bootstrap, topics.dead, map(as_json, range(30)), partitions=PARTITIONS)
+    assert len(list(contents)) == 35
 
 
 def test_a_topic_made_again_has_other_letters(kafka, topics):
     for _ in range(2):
-        produce(kafka.bootstrap, topics.dead, [as_json(1)])
+        put(kafka, topics.dead, as_json(1))
         assert summary(kafka, *topics.road).startswith("1 letters read, 1 replayed,")
         kafka.delete_topics(topics.dead)
         kafka.create_topic(topics.dead, PARTITIONS)
