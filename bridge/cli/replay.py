@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridge.cli._options import (
+    ConfigOption,
+    TlsCaFileOption,
+    TlsCertFileOption,
+    TlsKeyFileOption,
+    TlsOption,
+    UsernameOption,
+)
 from bridge.errors import DeliveryError, ProtocolError
 
 if TYPE_CHECKING:
@@ -26,7 +34,7 @@ _FROM = "From (one of these)"
 _TO = "To (one of these)"
 _WHICH = "Which letters"
 _KAFKA = "Kafka"
-_FORWARD = "Forward"
+_FORWARD = "Forward connection"  # as the options shared with feed
 
 _EPILOG = """\
 Example: fluent-bridge replay --from-topic dead-letters --to-topic ad --where error.filter=enrich
@@ -195,48 +203,12 @@ def replay(
             rich_help_panel=_FORWARD,
         ),
     ] = 190.0,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Speak TLS.", rich_help_panel=_FORWARD)
-    ] = False,
-    tls_ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Authorities in PEM to trust; by default those of the system.",
-            rich_help_panel=_FORWARD,
-        ),
-    ] = None,
-    tls_cert_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Certificate in PEM to show (mutual TLS).",
-            rich_help_panel=_FORWARD,
-        ),
-    ] = None,
-    tls_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The certificate's private key.", rich_help_panel=_FORWARD
-        ),
-    ] = None,
-    username: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="User to log in as; the password is the one that the setting listen.users has.",
-            rich_help_panel=_FORWARD,
-        ),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="YAML file with the sidecar's settings, of which listen.shared_key and"
-            " listen.users are used; they are no flags, since flags show in `ps`.",
-            rich_help_panel=_FORWARD,
-        ),
-    ] = None,
+    tls: TlsOption = False,
+    tls_ca_file: TlsCaFileOption = None,
+    tls_cert_file: TlsCertFileOption = None,
+    tls_key_file: TlsKeyFileOption = None,
+    username: UsernameOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Put dead letters back into the pipeline, after the filter that refused them was mended.
 
@@ -245,6 +217,9 @@ def replay(
     in the transaction with the messages, so that each letter goes exactly once for readers that are
     read_committed, as bridge_kafka is. To a Forward port, and from a file, it follows the
     acknowledgement: a kill in between sends a batch twice.
+
+    A shared key is no flag, since flags show in `ps`: it is taken from the setting
+    listen.shared_key, from the environment (FLUENT_BRIDGE_LISTEN__SHARED_KEY) or --config.
 
     Only letters are read that are there at the start. An event that fails again is a new letter.
 

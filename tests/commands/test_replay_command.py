@@ -342,7 +342,7 @@ def test_what_is_no_letter_is_skipped_and_said(capsys, lines, sink):
         (["FILE"], 2, ["give either --to-topic or --to, or --dry-run to look only"]),
         (["FILE", "--to", "a:1", "--to-topic", "ad"], 2, ["give either --to-topic or --to"]),
         (["missing", "--dry-run"], 2, ["error: missing is no file"]),
-        (["-", "--dry-run"], 2, ["error: - is no file", "the place of a letter in a file"]),
+        (["-", "--dry-run"], 2, ["error: - is no file: name the file"]),
         (["FILE", "--to", "here:x"], 2, ["--to here:x is no HOST:PORT, as in 127.0.0.1:24224"]),
         (["FILE", "--to", "127.0.0.1:9"], 1, ["error: cannot connect to 127.0.0.1:9", "Does a"]),
         (["FILE", "--dry-run", "--where", "Reject"], 2, ["'Reject' is no condition: write it as"]),

@@ -124,6 +124,7 @@ def read(kafka, *topics):
             "fetch.wait.max.ms": 20,
         }
     )
+    consumer.list_topics(timeout=10)  # else it looks for the leaders half a second after
     consumer.assign(places)
     messages = []
     left = {(place.topic, place.partition) for place in places}
