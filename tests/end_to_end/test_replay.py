@@ -52,7 +52,8 @@ MENDED = BUG.replace('record["price"] / record["discount"]', "pass")
 def command(kafka, *arguments):
     return [
         sys.executable,
-        "/tmp/only_replay.py",
+        "-m",
+        "bridge",
         "replay",
         "--brokers",
         kafka.bootstrap,
@@ -363,8 +364,10 @@ def test_from_a_topic_to_a_forward_server_and_from_a_file_to_a_topic(kafka, topi
     assert ids(kafka, topics.input) == Counter(range(100))
 
 
-def test_mistakes(kafka, topics):
-    """Those that take a Kafka to be seen; the others are in commands/test_replay.py."""
+def test_mistakes(kafka, topics, tmp_path):
+    """Those that take a Kafka to be seen; the others are in commands/test_mistakes.py."""
+    file = tmp_path / "dead.jsonl"
+    file.write_bytes(as_json(1, record={"message": "x" * 1000}))
     small = f"{topics.group}-small"
     kafka.create_topic(small, PARTITIONS, max_message_bytes="100")
     put(kafka, topics.dead, as_msgpack(1, record={"message": "x" * 1000}))
@@ -377,6 +380,7 @@ def test_mistakes(kafka, topics):
         ((*topics.road, "--ledger", topics.output), 2, f"topic '{topics.output}' has cleanup.policy=delete: as a ledger it would forget"),
         ((*topics.road, "--ledger", "no/topic"), 2, "the ledger, topic 'no/topic', cannot be created"),
         (("--from-topic", topics.dead, "--to-topic", small, *written), 1, f"error: a transaction failed: ProduceRequest for {small} ["),
+        ((str(file), "--to-topic", small), 1, f"topic '{small}' takes no more: Broker: Message size too large"),
         (("--from-topic", topics.dead, "--to-topic", "${tag}", *written), 1, "offset 0: there is no topic 'ad': create it"),
         (("--from-topic", topics.output, "--to-topic", topics.input), 1, "offset 0: no dead letter: it is neither JSON nor msgpack with fields"),
         (("--from-topic", topics.output, "--dry-run"), 1, "offset 1: no dead letter: it begins as JSON, but is none"),
