@@ -109,7 +109,7 @@ def as_msgpack(number, **fields):
 
 
 def as_json(number, **fields):
-    record = {"message": json.dumps({"id": number})}
+    record = fields.pop("record", {"message": json.dumps({"id": number})})
     return json.dumps(letter(number, record=record, **fields)).encode()
 
 
