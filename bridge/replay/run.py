@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -170,6 +172,32 @@ class Replay:
                 due = self._began + self.tally.replayed / self.rate
                 time.sleep(max(0.0, due - time.monotonic()))
             send = functools.partial(self.target.send, [packed for _, packed in batch])
-            self.ledger.deliver([place for place, _ in batch], send)
-        self.tally.replayed += len(batch)
+            with _interrupted_after():
+                self.ledger.deliver([place for place, _ in batch], send)
+                self.tally.replayed += len(batch)
+        else:
+            self.tally.replayed += len(batch)
         self.progress(self.tally)
+
+
+@contextmanager
+def _interrupted_after() -> Iterator[None]:
+    """Have Ctrl-C wait for what is begun; a second one does not wait.
+
+    Between the delivery of a batch and its entry in a ledger it would send the batch twice.
+    """
+    asked = False
+
+    def note(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
