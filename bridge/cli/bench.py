@@ -124,7 +124,9 @@ def _rate(text: str) -> float:
 
 def _check(registry: Registry, chunks: Sequence[Chunk], sample: str) -> None:
     if not chunks:
-        raise SampleError("holds no event, and so nothing to measure with", file=sample)
+        raise SampleError(
+            "holds no event, and so nothing to measure with: give a file of events", file=sample
+        )
     tags = dict.fromkeys(chunk.tag for chunk in chunks)
     if "" in tags:
         raise typer.BadParameter(
@@ -133,5 +135,6 @@ def _check(registry: Registry, chunks: Sequence[Chunk], sample: str) -> None:
     if not any(one.matches(tag) for one in registry.filters for tag in tags):
         patterns = ", ".join(f"{one.name} ({one.pattern})" for one in registry.filters)
         raise typer.BadParameter(
-            f"no filter applies to the tag {', '.join(tags)}; there are {patterns}"
+            f"no filter applies to the tag {', '.join(tags)}: give one that your filters are for by"
+            f" --tag; there are {patterns}"
         )

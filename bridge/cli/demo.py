@@ -15,6 +15,8 @@ from rich.text import Text
 from bridge import logs
 from bridge.demo import run as demo_run
 from bridge.demo.run import Outcome, Parts
+from bridge.local.processes import ProgramError
+from bridge.local.topics import TopicError
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +62,14 @@ def demo(
                 said.append(what)
             bar.update(task, description=what, completed=done, total=total or None)
 
-        outcome = demo_run.run(events, parts, progress)
+        try:
+            outcome = demo_run.run(events, parts, progress)
+        except (ProgramError, TopicError) as error:
+            bar.stop()
+            typer.echo(f"error: {error}", err=True)
+            if parts.real:
+                typer.echo("Without these programs on the PATH there are stand-ins.", err=True)
+            raise typer.Exit(1) from error
     _show(console, outcome)
     if not outcome.complete:
         sys.exit(1)

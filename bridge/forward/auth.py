@@ -123,7 +123,10 @@ class ClientAuth:
             AuthenticationError: it did not, or does not; says why.
         """
         if not pong.accepted:
-            raise AuthenticationError(f"the server refused: {pong.reason or 'it gives no reason'}")
+            raise AuthenticationError(
+                f"the server refused: {pong.reason or 'it gives no reason'}; set the same shared"
+                " key, user and password on both ends"
+            )
         proof = digest(ping.salt, pong.hostname, helo.nonce, self.shared_key.encode())
         if not compare_digest(proof, pong.digest):
             raise AuthenticationError("shared_key mismatch: the server does not know the key")

@@ -83,7 +83,9 @@ class Sender:
                     return [Acked(chunk_id)]
                 case [b"HELO", *_]:
                     raise AuthenticationError("the server asks for a shared key: set it")
-            raise ProtocolError("the server sent what is no acknowledgement")
+            raise ProtocolError(
+                "the server sent what is no acknowledgement: is this the port of a Forward server?"
+            )
         assert self._auth is not None
         if self._helo is None:
             self._helo = Helo.decode(message)

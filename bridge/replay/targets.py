@@ -141,7 +141,10 @@ class TopicTarget:
             self._produce(self._own, event, self._delivered)
         left = self._own.flush(_TIMEOUT)
         if self._refused is not None:
-            raise ReplayError(f"topic {self._topic!r} takes no more: {self._refused.str()}")
+            raise ReplayError(
+                f"topic {self._topic!r} takes no more: {self._refused.str()}. When that is mended,"
+                " run it again: what went before stays out"
+            )
         if left:
             raise ReplayError(
                 f"topic {self._topic!r} did not take {left} messages in {_TIMEOUT:g} s: is a"

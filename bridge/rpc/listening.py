@@ -59,7 +59,10 @@ def _listen_on_socket(server: grpc.aio.Server, path: Path) -> None:
     try:
         _clear(path)
     except OSError as error:
-        raise SettingsError(f"rpc.socket: {path} cannot be used: {error.strerror}") from error
+        raise SettingsError(
+            f"rpc.socket: {path} cannot be used: {error.strerror}; name a file in a folder that"
+            " this user may write to"
+        ) from error
     try:
         server.add_insecure_port(unix_address(path))
     except RuntimeError as error:

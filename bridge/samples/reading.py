@@ -71,7 +71,7 @@ def _to_its_end(source: Source) -> Iterator[None]:
         yield
     except BROKEN as error:
         raise SampleError(
-            f"cannot be read to its end: {error}; it is cut off or broken",
+            f"cannot be read to its end: {error}; it is cut off or broken: copy it anew",
             file=source.name,
             offset=source.position,
         ) from error

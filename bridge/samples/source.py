@@ -86,7 +86,9 @@ class Source:
             self.format = self._told(format)
         except BROKEN as error:
             self.close()
-            raise SampleError(f"cannot be read: {error}; it is broken", file=self.name) from error
+            raise SampleError(
+                f"cannot be read: {error}; it is broken: copy it anew", file=self.name
+            ) from error
         except BaseException:
             self.close()
             raise

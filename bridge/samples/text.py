@@ -127,7 +127,9 @@ def read_table(source: Source, clock: Clock) -> Iterator[Sample]:
             yield _sample(source, record, clock, rows.line_num)
     except (csv.Error, UnicodeError) as error:
         raise SampleError(
-            f"not CSV in UTF-8: {error}", file=source.name, line=rows.line_num
+            f"not CSV in UTF-8: {error}; save it as UTF-8, for instance by iconv",
+            file=source.name,
+            line=rows.line_num,
         ) from None
     finally:
         text.detach()

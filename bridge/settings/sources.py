@@ -164,14 +164,17 @@ def from_file(path: str, names: Names, problems: list[str]) -> dict[Path, Given]
                 value = loader.construct_object(node, deep=True)
                 given |= _flat(setting, (), value, f"file {path}:{at}")
     except OSError as error:
-        problems.append(f"file {path}: cannot be read: {error.strerror}")
+        problems.append(
+            f"file {path}: cannot be read: {error.strerror}; name one that is there, or leave"
+            " it out"
+        )
     except UnicodeDecodeError:
-        problems.append(f"file {path}: is not UTF-8")
+        problems.append(f"file {path}: is not UTF-8: save it as UTF-8")
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problems.append(f"file {path}:{line}: is not YAML: {error.problem}")
+        problems.append(f"file {path}:{line}: is not YAML: {error.problem}; correct it there")
     except yaml.YAMLError as error:
-        problems.append(f"file {path}: is not YAML: {error}")
+        problems.append(f"file {path}: is not YAML: {error}; correct it there")
     return given
 
 

@@ -33,7 +33,9 @@ def find(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise LoadError("there is no such folder or file", file=path)
+        raise LoadError(
+            "there is no such folder or file; name the folder that has the case files", file=path
+        )
     found = [
         file
         for file in path.rglob(f"*{SUFFIX}")

@@ -295,7 +295,7 @@ def test_the_advice_keeps_a_part_free():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tag", "nope"], "no filter applies to the tag nope; there are enrich (ad.**), some (ad.**)"),
+        (["--tag", "nope"], "no filter applies to the tag nope: give one that your filters are for by --tag; there are enrich (ad.**), some (ad.**)"),
         ([], "say it with --tag"),
         (["--tag", "ad", "--target-rate", "many"], "--target-rate many is no number of events a second, as in 200000, 200k"),
         (["--tag", "ad", "--target-rate", "0"], "--target-rate 0 is no number"),
