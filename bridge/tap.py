@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,10 @@ DEFAULT_RATE = 10.0
 _MOST_TAPS = 4
 _MOST_WAITING = 256  # lines for a reader, each of them some 20 KiB at most
 _MOST_TAGS = 1024
+# The transport process matches tags, in time that grows with the tag's length to the power of the
+# wildcards; what is more could hold up all chunks, as a regular expression could.
+_MOST_WILDCARDS = 3
+_LONGEST_TAG = 512
 _STATUS_EVERY = 2.0  # seconds; it also shows each side that the other is still there
 
 
@@ -59,8 +64,19 @@ class Subscription:
     """
 
     def __init__(self, pattern: str, *, rate: float, errors: bool) -> None:
+        for glob in pattern.split():
+            if glob.startswith("/"):
+                raise ValueError(
+                    f"pattern: {glob!r} is a regular expression, which a tap does not take: write"
+                    " it with * ** {a,b}"
+                )
+            if len(re.findall(r"\*+", glob)) > _MOST_WILDCARDS:
+                raise ValueError(
+                    f"pattern: {glob!r} has more than {_MOST_WILDCARDS} wildcards: leave some out"
+                )
         self.errors = errors
         self._matches = tags.matcher(pattern)
+        self._everything = "**" in pattern.split()
         self._known: dict[bytes, bool] = {}
         self._rate = rate
         self._burst = max(rate, 1.0)
@@ -85,7 +101,10 @@ class Subscription:
         if matches is None:
             if len(self._known) >= _MOST_TAGS:
                 self._known.clear()
-            matches = self._known[tag] = self._matches(tag.decode("utf-8", "surrogateescape"))
+            text = tag.decode("utf-8", "surrogateescape")
+            matches = self._known[tag] = self._everything or (
+                len(tag) <= _LONGEST_TAG and self._matches(text)
+            )
         if not matches:
             return 0
         self._passed += count or 0

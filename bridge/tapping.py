@@ -74,7 +74,9 @@ class Tapping:
         # A page that a browser on this host shows reaches this port under a name of its own (DNS
         # rebinding), and what a proxy hands on comes from loopback whoever sent it.
         handed_on = "Forwarded" in request.headers or "X-Forwarded-For" in request.headers
-        if _is_loopback(request.remote) and _is_loopback(request.url.host) and not handed_on:
+        # Istio's proxy hands on what it does not know from 127.0.0.6, under the Host that was sent.
+        own = request.remote in {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        if own and _is_loopback(request.url.host) and not handed_on:
             return None
         return (
             "events are shown only to who comes from the sidecar's own host or pod: use"

@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
 
 def tap(
     pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="Tags to look at, in Fluentd's patterns.")
+        str,
+        typer.Argument(
+            metavar="PATTERN", help="Tags to look at, in Fluentd's patterns: * ** {a,b}."
+        ),
     ] = "**",
     *,
     url: UrlOption = "http://127.0.0.1:24280",

@@ -101,6 +101,11 @@ async def test_a_reader_that_does_not_read_loses_lines_then_its_place(monkeypatc
     [
         ("pattern=a{b", "opens a brace"),
         ("pattern=", "the tag pattern is empty"),
+        (
+            "pattern=a%20/(a%2B)%2Bb/",
+            "'/(a+)+b/' is a regular expression, which a tap does not take",
+        ),
+        ("pattern=a.*.**.*.**.b", "has more than 3 wildcards: leave some out"),
         ("patern=a", "unknown parameter 'patern': did you mean pattern?"),
         ("xyz=1", "known: pattern, rate, errors"),
         ("rate=0", "rate: '0' is no number of events a second"),
@@ -114,6 +119,13 @@ async def test_mistakes_are_named(query, says):
     async with serving() as (_, client, _), client.get(f"/tap?{query}") as answer:
         assert answer.status == 400
         assert says in await answer.text()
+
+
+@pytest.mark.parametrize("pattern", ["**.a.**.x", "*a*a*.x", "**"])
+async def test_a_tag_that_takes_long_to_match_is_left_out(pattern):
+    taps = Taps()
+    with taps.open(pattern, rate=10, errors=False):
+        assert len(taps.ask(b"a." * 100_000 + b"x", 1)) == (pattern == "**")
 
 
 async def test_only_so_many_look_at_once():
