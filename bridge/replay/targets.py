@@ -125,7 +125,7 @@ class TopicTarget:
             topic,
             self._value(letter.record),
             None if key is None else _bytes(key, f"the key in {self._key_field!r}"),
-            round(float(letter.time) * 1000) if self._keep_time else 0,
+            _timestamp(letter) if self._keep_time else 0,
         )
 
     def send(self, events: Sequence[Packed], producer: Producer | None) -> None:
@@ -226,6 +226,16 @@ class ForwardTarget:
     def close(self) -> None:
         """Disconnect."""
         self._client.close()
+
+
+def _timestamp(letter: Letter) -> int:
+    try:
+        milliseconds = round(float(letter.time) * 1000)
+    except OverflowError:
+        milliseconds = -1
+    if not 0 <= milliseconds < 1 << 63:
+        raise NotSendable("Kafka has no timestamp for its time: leave out --keep-time")
+    return milliseconds
 
 
 def _bytes(value: Any, what: str) -> bytes:

@@ -368,6 +368,8 @@ def test_mistakes(kafka, topics, tmp_path):
     """Those that take a Kafka to be seen; the others are in commands/test_mistakes.py."""
     file = tmp_path / "dead.jsonl"
     file.write_bytes(as_json(1, record={"message": "x" * 1000}))
+    far = tmp_path / "far.jsonl"
+    far.write_bytes(as_json(1) + b"\n" + as_json(2, time="9" * 400))
     small = f"{topics.group}-small"
     kafka.create_topic(small, PARTITIONS, max_message_bytes="100")
     put(kafka, topics.dead, as_msgpack(1, record={"message": "x" * 1000}))
@@ -381,6 +383,7 @@ def test_mistakes(kafka, topics, tmp_path):
         ((*topics.road, "--ledger", "no/topic"), 2, "the ledger, topic 'no/topic', cannot be created"),
         (("--from-topic", topics.dead, "--to-topic", small, *written), 1, f"error: a transaction failed: ProduceRequest for {small} ["),
         ((str(file), "--to-topic", small), 1, f"topic '{small}' takes no more: Broker: Message size too large"),
+        ((str(far), "--to-topic", small, "--keep-time"), 1, "letter 2: Kafka has no timestamp for its time: leave out --keep-time"),
         (("--from-topic", topics.dead, "--to-topic", "${tag}", *written), 1, "offset 0: there is no topic 'ad': create it"),
         (("--from-topic", topics.output, "--to-topic", topics.input), 1, "offset 0: no dead letter: it is neither JSON nor msgpack with fields"),
         (("--from-topic", topics.output, "--dry-run"), 1, "offset 1: no dead letter: it begins as JSON, but is none"),
