@@ -327,7 +327,7 @@ class AdminSettings(Group):
     tap: Literal["nobody", "local", "everyone"] = Field(
         default="local",
         description="who may look at events with `fluent-bridge tap`; local: who comes from this"
-        " host or pod, as through kubectl port-forward",
+        " host or pod, as through kubectl port-forward; behind a proxy in the same pod, nobody",
     )
 
 

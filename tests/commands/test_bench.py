@@ -155,8 +155,8 @@ def test_the_time_is_the_filters_that_takes_it(bench):
     found = json.loads(bench("--tag", "slow", "--json", "--chunk", "100")[1])
     slow = found["microseconds"]["filter slow"]
     assert slow >= 200
-    assert slow > 0.8 * found["microseconds_in_all"]
-    assert found["microseconds"]["filter quick"] < slow / 10
+    assert slow > 0.5 * found["microseconds_in_all"]
+    assert found["microseconds"]["filter quick"] < slow / 2
 
 
 def test_filters_that_wait(bench):
