@@ -7,7 +7,10 @@ with the reason. With BRIDGE_TEST_REQUIRE=fluentd,kafka such a skip is a failure
 import datetime as dt
 import ipaddress
 import os
+import pty
 import signal
+import subprocess
+import sys
 
 import pytest
 from cryptography import x509
@@ -80,6 +83,30 @@ def containers(why_no_program):
     if why := containers.missing():
         pytest.skip(f"{why_no_program}, and {why}")
     return containers
+
+
+@pytest.fixture
+def on_terminal():
+    """Return a function that runs a command of fluent-bridge on a terminal, and returns what that shows."""
+
+    def run(*arguments, stderr=None):
+        ours, theirs = pty.openpty()
+        try:
+            command = [sys.executable, "-m", "bridge", *arguments]
+            with subprocess.Popen(command, stdout=theirs, stderr=stderr) as process:
+                os.close(theirs)
+                text = b""
+                while True:
+                    try:
+                        text += os.read(ours, 65536)
+                    except OSError:  # the other side is closed
+                        break
+        finally:
+            os.close(ours)
+        assert process.returncode == 0
+        return text.decode()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
 """``fluent-bridge check``: what it shows, and all that it can complain about."""
 
 import os
-import pty
 import re
 import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -128,21 +126,10 @@ def test_a_single_file(capsys):
     assert notes == ["1 filter, 1 case: no mistakes"]
 
 
-def test_on_a_terminal_it_is_a_table():
+def test_on_a_terminal_it_is_a_table(on_terminal):
     write(filters_f=KINDS)
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "bridge", "check", "--filters.parameters", PARAMETERS]
-    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL) as process:
-        os.close(theirs)
-        text = b""
-        while True:
-            try:
-                text += os.read(ours, 65536)
-            except OSError:  # the other side is closed
-                break
-    os.close(ours)
-    assert process.returncode == 0
-    plain = re.sub(r"\x1b\[[\d;]*m", "", text.decode())
+    text = on_terminal("check", "--filters.parameters", PARAMETERS, stderr=subprocess.DEVNULL)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert "takes → gives" in plain
     assert re.search(r"2 +web\.\*\* +look_up +Event +filters/10_f\.py:18", plain)
     assert "→ list[bridge.Event]" in plain

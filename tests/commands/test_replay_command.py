@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -216,23 +215,11 @@ def test_a_dry_run_shows_what_would_go_and_does_nothing(capsys, lines, sink):
     assert not sink.events
 
 
-def test_on_a_terminal_it_is_a_table(lines):
+def test_on_a_terminal_it_is_a_table(lines, on_terminal):
     file = lines(letter(7, tag="[ad]"))
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "bridge", "replay", file, "--dry-run"], stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        text = b""
-        while True:
-            try:
-                text += os.read(ours, 65536)
-            except OSError:  # the other side is closed
-                break
-    os.close(ours)
-    assert process.returncode == 0
-    assert "┃" in text.decode()
-    assert "[ad]" in text.decode()
+    text = on_terminal("replay", file, "--dry-run", stderr=subprocess.STDOUT)
+    assert "┃" in text
+    assert "[ad]" in text
 
 
 LETTER = letter_of(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -207,21 +206,7 @@ def test_settings_as_yaml_hold_no_masks(capsys, file):
     assert "  # shared_key: '**********'" in text.splitlines()
 
 
-def test_settings_on_a_terminal_are_a_table():
-    ours, theirs = pty.openpty()
-    try:
-        with subprocess.Popen(
-            [sys.executable, "-m", "bridge", "settings", "--listen.port", "5"], stdout=theirs
-        ) as process:
-            os.close(theirs)
-            text = b""
-            while True:
-                try:
-                    text += os.read(ours, 65536)
-                except OSError:  # the other side is closed
-                    break
-        assert process.returncode == 0
-    finally:
-        os.close(ours)
-    assert "┃" in text.decode()
-    assert "flag --listen.port" in text.decode()
+def test_settings_on_a_terminal_are_a_table(on_terminal):
+    text = on_terminal("settings", "--listen.port", "5")
+    assert "┃" in text
+    assert "flag --listen.port" in text
