@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -51,9 +52,10 @@ def test_dry_run_finds_nothing_to_say(conf, settings, tmp_path):
 
 def test_every_setting_has_a_default_and_is_documented():
     for conf in CONFIGURATIONS:
-        head, _, body = conf.read_text().partition("<system>")
+        text = conf.read_text()
+        head, _, body = text.partition("\n\n<" if "\n\n<system>" in text else "\n\n@include")
         for name in {part.split("'")[0] for part in body.split("ENV['")[1:]}:
-            assert f"#   {name} " in head, f"{conf.name}: {name}"
+            assert re.search(rf"^#   (\w+, )?{name}[ ,]", head, re.MULTILINE), f"{conf.name}: {name}"
 
 
 def test_every_event_comes_out_once(pipeline, figures):
