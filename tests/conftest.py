@@ -8,6 +8,7 @@ import datetime as dt
 import ipaddress
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from bridge.local.kafka import KafkaBroker
 from bridge.local.processes import free_port as find_free_port
 
 REQUIRED = {name.strip() for name in os.environ.get("BRIDGE_TEST_REQUIRE", "").split(",")} - {""}
-PROGRAMS = ("fluentd", "fluentd-oldest", "kafka")
+PROGRAMS = ("fluentd", "fluentd-oldest", "kafka", "kubectl", "kubernetes")
 
 
 def pytest_configure():
@@ -83,6 +84,22 @@ def containers(why_no_program):
     if why := containers.missing():
         pytest.skip(f"{why_no_program}, and {why}")
     return containers
+
+
+@pytest.fixture(scope="session")
+def kubectl():
+    """Return a function that runs kubectl, and returns what it printed; none needs a cluster unless it asks for one."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not on the PATH")
+
+    def run(*arguments, stdin=None, check=True):
+        done = subprocess.run(
+            ["kubectl", *map(str, arguments)], input=stdin, capture_output=True, text=True
+        )
+        assert not check or done.returncode == 0, f"kubectl {arguments}: {done.stdout}{done.stderr}"
+        return done.stdout if check else done
+
+    return run
 
 
 @pytest.fixture
