@@ -343,6 +343,7 @@ async def _listen(group: str, opening: Awaitable[None]) -> None:
 
 
 def _start_of(settings: Settings) -> wire.Start:
+    limit = settings.workers.memory_limit
     return wire.Start(
         filters=str(settings.filters.path),
         parameters=settings.filters.parameters,
@@ -351,6 +352,7 @@ def _start_of(settings: Settings) -> wire.Start:
         max_decompressed_bytes=int(settings.workers.max_decompressed_bytes),
         log_level=settings.log.level,
         log_format=settings.log.format,
+        memory_limit=None if limit is None else int(limit),
     )
 
 

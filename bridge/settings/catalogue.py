@@ -108,6 +108,8 @@ def _setting(name: str, field: FieldInfo, schema: dict[str, Any], default: Any) 
     depth, leaf = 0, annotation
     while get_origin(leaf) is dict:
         depth, leaf = depth + 1, get_args(leaf)[1]
+    if schema.get("anyOf", [{}])[-1] == {"type": "null"}:  # X | None is described as X
+        schema = schema["anyOf"][0]
     unit = str(schema.get("unit", ""))
     return Setting(
         name=name,
@@ -127,7 +129,7 @@ def _holds(annotation: Any, kind: type) -> bool:
 
 def _allowed(schema: dict[str, Any], unit: str) -> str:
     """Return in words which values pydantic will take."""
-    match schema.get("anyOf", [schema])[0]:  # the first of X | None is X
+    match schema:
         case _ if unit == "bytes":
             words = "a size in bytes, as in 67108864 or 64MiB, and not 0"
         case {"enum": values}:

@@ -315,6 +315,12 @@ class WorkersSettings(Group):
         default=ByteSize(256 * MIB),
         description="largest that a compressed chunk may become, as in Fluentd's in_forward",
     )
+    memory_limit: Size | None = Field(
+        default=None,
+        description="most data that a worker may hold; one that asks for more is replaced, and an"
+        " event that makes it ask goes to the error stream. In a pod choose it such that all of"
+        " them fit into the container, or the kernel may end that whole",
+    )
 
 
 class AdminSettings(Group):

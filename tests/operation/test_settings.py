@@ -69,6 +69,7 @@ def test_every_setting_has_flag_and_variable(tmp_path):
         "log.level": "debug",
         "log.format": "json",
         "rpc.port": "24230",
+        "workers.memory_limit": "1GiB",
     }
     for name, setting in catalogue(Settings).items():
         if name.endswith("_file"):

@@ -38,6 +38,18 @@ def poison(records: list[dict]) -> list[dict]:
 """
 
 
+GREEDY = """
+lost = []
+
+@bridge.filter("ad.**")
+def greedy(record: dict) -> dict:
+    if record["id"] % 30 == 0:
+        lost.append(bytearray(1 << 20))
+    bytearray(record.pop("mib", 0) << 20)
+    return record
+"""
+
+
 def send(port, events):
     with Client("127.0.0.1", port, timeout=60, window=4) as client:
         for start in range(0, len(events), 2500):
@@ -73,6 +85,20 @@ def test_a_segfault_and_a_hang_among_ten_thousand(rig):
     assert metrics["fluent_bridge_received_events_total"] == 10_000
     assert metrics["fluent_bridge_emitted_events_total"] == 9_998
     assert metrics["fluent_bridge_error_events_total"] == 2
+
+
+def test_an_event_that_takes_all_memory_and_a_filter_that_loses_some_with_each(rig):
+    running = rig(GREEDY, workers__memory_limit="300MiB", workers__count=1)
+    events = [{"id": i} for i in range(15_000)]
+    events[1234]["mib"] = 100_000
+    send(running.port, events)
+    out = running.received.records("ad.click")
+    (dead,) = running.received.records("error.ad.click")
+    assert {record["id"] for record in out} == set(range(15_000)) - {1234}
+    assert dead["record"]["id"] == 1234
+    assert "MemoryError" in dead["error"]["message"]
+    restarts = running.sidecar.metrics()["fluent_bridge_worker_restarts_total"]
+    assert restarts > 2  # what the event alone would cost; the others lost 500 MiB
 
 
 def test_order_within_a_chunk_survives_the_cut(rig):
