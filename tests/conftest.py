@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from kubernetes_node import Node
 
 from bridge.local.fluentd import Fluentd
 from bridge.local.kafka import KafkaBroker
@@ -40,6 +41,8 @@ def pytest_collection_modifyitems(items):
         for program in PROGRAMS:
             if program in getattr(item, "fixturenames", ()):
                 item.add_marker(program)
+        if "node" in getattr(item, "fixturenames", ()):
+            item.add_marker("kubernetes")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,6 +103,19 @@ def kubectl():
         return done.stdout if check else done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def node(kubectl):
+    """A real Kubernetes node, one that runs already or one of this session's own; `make test-k8s` asks for it."""
+    if "kubernetes" not in REQUIRED:
+        pytest.skip("make test-k8s runs what needs a Kubernetes node")
+    own = not Node.running()
+    if own:
+        Node.start()
+    yield Node
+    if own:
+        Node.stop()
 
 
 @pytest.fixture

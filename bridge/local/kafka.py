@@ -27,19 +27,22 @@ BROKER_SESSION_TIMEOUT = 2
 CLUSTER_ID = "fluent-bridge-demo-000"  # 22 characters, as kafka-storage.sh random-uuid writes
 
 
-def server_properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
+def server_properties(
+    port: int, controller_port: int, data: Path, *, host: str = "127.0.0.1"
+) -> dict[str, str]:
     """Return the settings of a broker of one node, as they stand in ``server.properties``.
 
     Args:
-        port: where clients connect, on 127.0.0.1.
+        port: where clients connect.
         controller_port: where the node talks to itself.
         data: the folder of its log segments.
+        host: the address that clients connect to.
     """
     return {
         "node.id": "1",
         "process.roles": "broker,controller",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{host}:{port}",
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
@@ -100,14 +103,18 @@ class KafkaBroker:
             partitions are likely deleted already"): what was committed may be lost to readers then.
             So one that is killed amid transactions wants a controller apart, and to be started no
             sooner than ``BROKER_SESSION_TIMEOUT`` seconds later.
+        host: the address of this machine that clients connect to.
     """
 
     real = True
 
-    def __init__(self, folder: Path, *, controller_apart: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, controller_apart: bool = False, host: str = "127.0.0.1"
+    ) -> None:
         self.folder = folder
         self.port = free_port()
-        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._host = host
+        self.bootstrap = f"{host}:{self.port}"
         self._properties = folder / "server.properties"
         self._program = Program([SERVER_START, str(self._properties)], log=folder / "kafka.log")
         self._controller: Program | None = None
@@ -147,7 +154,9 @@ class KafkaBroker:
 
     def _configure(self) -> None:
         self._controller_port = free_port()
-        settings = server_properties(self.port, self._controller_port, self.folder / "data")
+        settings = server_properties(
+            self.port, self._controller_port, self.folder / "data", host=self._host
+        )
         if self._controller is not None:
             controller, settings = apart(settings, self.folder / "controller")
             self._format(self._controller_properties, controller)
@@ -170,7 +179,7 @@ class KafkaBroker:
 
     def _answers(self) -> bool:
         # librdkafka writes to the terminal about a port that is closed: ask only an open one.
-        return listening(self.port) and _answers(self.bootstrap)
+        return listening(self.port, self._host) and _answers(self.bootstrap)
 
     def stop(self, grace: float = 30.0) -> None:
         """End it in good order; after so many seconds by SIGKILL."""

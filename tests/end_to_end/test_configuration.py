@@ -55,7 +55,9 @@ def test_every_setting_has_a_default_and_is_documented():
         text = conf.read_text()
         head, _, body = text.partition("\n\n<" if "\n\n<system>" in text else "\n\n@include")
         for name in {part.split("'")[0] for part in body.split("ENV['")[1:]}:
-            assert re.search(rf"^#   (\w+, )?{name}[ ,]", head, re.MULTILINE), f"{conf.name}: {name}"
+            assert re.search(rf"^#   (\w+, )?{name}[ ,]", head, re.MULTILINE), (
+                f"{conf.name}: {name}"
+            )
 
 
 def test_every_event_comes_out_once(pipeline, figures):

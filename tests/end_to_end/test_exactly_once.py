@@ -12,16 +12,8 @@ import threading
 import time
 
 import pytest
-from units import (
-    ENRICH,
-    SESSION_TIMEOUT,
-    TRANSACTION_TIMEOUT,
-    Replica,
-    Tally,
-    Topics,
-    event,
-    start_all,
-)
+from ids import ENRICH, Tally, Topics, event
+from units import SESSION_TIMEOUT, TRANSACTION_TIMEOUT, Replica, start_all
 
 from bridge.local.fluentd import configuration
 from bridge.local.kafka import BROKER_SESSION_TIMEOUT, KafkaBroker

@@ -5,7 +5,8 @@ import threading
 import time
 
 import pytest
-from units import ENRICH, Replica, Tally, Topics, event
+from ids import ENRICH, Tally, Topics, event
+from units import Replica
 
 from bridge.local.fluentd import configuration
 from bridge.local.topics import TopicReader, paced, produce

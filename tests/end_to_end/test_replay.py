@@ -21,7 +21,8 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from units import Replica, Topics, event
+from ids import Topics, event
+from units import Replica
 
 from bridge.cli import main
 from bridge.forward import codec
