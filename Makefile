@@ -7,6 +7,8 @@
 # make screens  captures what tap and top show, into docs/screens/
 # make proto  generates code from proto/, for Python and for Ruby
 # make gem    builds the Fluentd plugins as a gem, into dist/
+# make images builds the container images of the sidecar and of Fluentd: images/README.md
+# make base-image  what they start from where no registry can be asked
 #
 # All work in a virtual environment of their own, .venv, made on first use from the lock file.
 
@@ -15,7 +17,7 @@ VENV   := .venv
 GEM    ?= fluent-gem
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check tests bench bench-kafka bench-filter bench-reload screens proto gem lock clean
+.PHONY: demo test check tests bench bench-kafka bench-filter bench-reload screens proto gem images base-image lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/fluent-bridge demo $(ARGS)
@@ -55,11 +57,20 @@ gem:
 	mkdir -p dist
 	cd fluent-conf/fluent-plugin-bridge && $(GEM) build fluent-plugin-bridge.gemspec --output ../../dist/fluent-plugin-bridge.gem
 
+images: $(VENV)/ready
+	PYTHON=$(BIN)/python images/build $(ARGS)
+
+base-image:
+	images/base
+
 # The versions that CI tests. Hashes, but no addresses: the package index is the user's choice.
 lock: $(VENV)/ready
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	# What the image of the sidecar installs: of these versions, those that are needed to run.
+	$(BIN)/uv pip compile pyproject.toml --constraint requirements.lock --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file images/sidecar/requirements.lock
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	PYTHON=$(PYTHON) scripts/make-venv $(VENV)
