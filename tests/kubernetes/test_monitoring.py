@@ -16,6 +16,8 @@ import yaml
 from ids import ENRICH, Topics, event
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.sizing import Shape
+from benchmarks.sizing import series as series_of
 from bridge.local.fluentd import Fluentd, configuration, plugin
 from bridge.local.processes import Program, free_port, listening
 from bridge.local.sidecar import Sidecar
@@ -109,6 +111,10 @@ def errors(share):
 
 def restarts(values, reason="killed"):
     return series("fluent_bridge_worker_restarts_total", values, POD, reason=reason)
+
+
+def refused(values):
+    return series("fluentd_output_status_emit_records", values, POD, plugin_id="refused_to_kafka")
 
 
 def workers(values="2x60"):
@@ -251,11 +257,7 @@ CASES = [
     (
         "FluentBridgeRefusedByKafka",
         10,
-        [
-            series(
-                "fluentd_output_status_emit_records", "0x5 1x30", POD, plugin_id="refused_to_kafka"
-            )
-        ],
+        [refused("0x5 1x30")],
         POD,
     ),
     (
@@ -332,6 +334,81 @@ CASES = [
         [
             series("fluent_bridge_filters_info", "1x60", POD, digest="a", generation=1),
             series("fluent_bridge_filters_info", "1x60", OTHER, digest="a", generation=2),
+        ],
+        None,
+    ),
+    # Somebody else's.
+    ("FluentBridgeAllDown", 6, [up("0x20", labels=POD)], None),
+    (
+        "FluentBridgeContainerRestarts",
+        9,
+        [series("process_start_time_seconds", "1 2 3 4 5 6x9", POD, container="sidecar")],
+        None,
+    ),
+    (
+        "FluentBridgeBufferFilling",
+        20,
+        [
+            series(
+                "fluentd_output_status_buffer_available_space_ratio",
+                "1x30",
+                POD,
+                plugin_id="theirs",
+            )
+        ],
+        None,
+    ),
+    # Once is nothing, and long ago neither.
+    (
+        "FluentBridgeContainerRestarts",
+        9,
+        [series("process_start_time_seconds", "1 2x20", OURS, container="sidecar")],
+        None,
+    ),
+    (
+        "FluentBridgeContainerRestarts",
+        60,
+        [
+            series("process_start_time_seconds", "1 2 3 4 5 6x99", OURS, container="sidecar"),
+            emitted("9 0 9 0 9 0 9 0x99", plugin_id="to_kafka"),
+        ],
+        None,
+    ),
+    ("FluentBridgeRefusedByKafka", 10, [refused("0x20")], None),
+    ("FluentBridgeRefusedByKafka", 40, [refused("0x5 1x60")], None),
+    # Few messages are no lag.
+    ("FluentBridgeBehind", 25, [lag("900x60"), consumed("0+60x60")], None),
+    ("FluentBridgeBehind", 25, [lag("1100x60"), consumed("0+60x60")], JOB | GROUP),
+    ("FluentBridgeLagGrowing", 50, [lag("0+10x60"), consumed("0+60x60")], None),
+    ("FluentBridgeLagGrowing", 50, [lag("900+10x60"), consumed("0+60x60")], JOB | GROUP),
+    # It has ceased to grow.
+    ("FluentBridgeLagGrowing", 70, [lag("0+200x30 6000x60"), consumed("0+6000x99")], None),
+    # It committed until 20 minutes ago.
+    ("FluentBridgeStalled", 30, [lag("500x60"), consumed("0+9x10 90x60")], POD | {"worker": "0"}),
+    (
+        "FluentBridgeBatchesAborted",
+        30,
+        [units("committed", "0+98x60"), units("aborted", "0+2x60")],
+        None,
+    ),
+    (  # a burst is over
+        "FluentBridgeBatchesAborted",
+        60,
+        [units("committed", "0+9x99"), units("aborted", "0+9x20 180x99")],
+        None,
+    ),
+    (  # several pipelines in a namespace
+        "FluentBridgeFiltersDiffer",
+        35,
+        [
+            series(
+                "fluent_bridge_filters_info",
+                "1x60",
+                POD,
+                digest=name,
+                app_kubernetes_io_instance=name,
+            )
+            for name in ("ads", "clicks")
         ],
         None,
     ),
@@ -632,6 +709,15 @@ class TestReal:
         while (missing := empty()) and time.monotonic() < end:
             time.sleep(0.5)
         assert not missing
+
+    def test_a_pod_has_as_many_series_as_the_sizing_says(self, prometheus, figures):
+        query = 'count({pod="exactly-once-0", app_kubernetes_io_name="fluent-bridge"})'
+        soon(lambda: prometheus.query('fluent_bridge_kafka_lag{pod="exactly-once-0"}'))
+        [(_, found)] = [one["value"] for one in prometheus.query(query)]
+        said = series_of(Shape(fluentd=2, sidecar=1), filters=1, partitions=3)
+        figures(f"{found} series of a pod with two workers of Fluentd, {said} in the sizing")
+        # A worker was killed, which makes two; partitions may have moved, whose former owner keeps theirs.
+        assert abs(int(found) - said) <= 8
 
     def test_rules_run_and_are_quiet(self, prometheus):
         soon(lambda: prometheus.query('up{container="fluentd"}'))
