@@ -452,13 +452,17 @@ def test_deadlines_fit_into_each_other(everything):
         )
 
 
-def test_memory_is_enough_for_what_may_be_in_flight(everything):
+def test_memory_is_enough_for_what_the_settings_allow(everything):
     for name, documents in everything.items():
         sidecar = containers(documents)["sidecar"]
-        limit = int(re.fullmatch(r"(\d+)Mi", sidecar["resources"]["limits"]["memory"])[1])
-        workers = {"1": 1, "2": 2}.get(sidecar["resources"]["requests"]["cpu"], 1)
-        in_flight = sidecar_settings(sidecar).delivery.bytes_in_flight / 2**20
-        assert limit >= 75 + 2 * 40 * workers + in_flight, name  # README.md, Running it
+        resources, settings = sidecar["resources"], sidecar_settings(sidecar)
+        assert resources["limits"]["memory"] == resources["requests"]["memory"]
+        limit = int(re.fullmatch(r"(\d+)Mi", resources["limits"]["memory"])[1])
+        workers = {"50m": 1, "200m": 1, "1": 1, "2": 2}[resources["requests"]["cpu"]]
+        worker = settings.workers.memory_limit / 2**20 + 15  # programs and libraries are not data
+        in_flight = settings.delivery.bytes_in_flight / 2**20
+        # README.md, "Running it"; twice the workers while filters are loaded anew.
+        assert limit >= 75 + in_flight + 2 * workers * worker, name
 
 
 def test_the_number_of_workers_is_that_of_the_cpus(everything):
