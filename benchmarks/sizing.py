@@ -20,8 +20,12 @@ ROAD = "Kafka exactly once"
 HEADROOM = 0.7  # how busy the busiest part may be: the rest is for peaks, catching up, and a pod that is gone
 BATCH = 5000  # BATCH_EVENTS
 RATES = (10_000, 100_000, 1_000_000, 10_000_000)
+PODS = (10, 100, 1000)
+COORDINATOR_PARTITIONS = 50  # transaction.state.log.num.partitions, Kafka's default
 FILTERS = (10.0, 50.0, 250.0)  # µs an event, beside the measured one
-FLUENTD_MIB, SIDECAR_MIB, WORKER_MIB, IN_FLIGHT_MIB = 176, 75, 40, 256  # README.md, too
+SIDECAR_MIB, PROGRAM_MIB = 75, 15  # the transport process; what of a worker is no data
+DATA_MIB, IN_FLIGHT_MIB = 256, 128  # workers.memory_limit, delivery.bytes_in_flight of k8s/base
+FLUENTD_MIB = 256  # its supervisor, and each worker
 LEAST_PODS = 2  # one more than may be away
 
 
@@ -51,10 +55,9 @@ class Shape:
 
     @property
     def memory(self) -> int:
-        """MiB without what filters hold: bytes in flight at their limit, and filters being loaded anew."""
-        return (
-            FLUENTD_MIB * self.fluentd + SIDECAR_MIB + 2 * WORKER_MIB * self.sidecar + IN_FLIGHT_MIB
-        )
+        """MiB to be requested, by the settings of k8s/base: twice the sidecar's workers while filters are loaded anew."""
+        sidecar = SIDECAR_MIB + IN_FLIGHT_MIB + 2 * self.sidecar * (DATA_MIB + PROGRAM_MIB)
+        return sidecar + FLUENTD_MIB * (self.fluentd + 1)
 
     def rate(self, costs: Costs) -> float:
         """Return the events a second that it does.
@@ -110,7 +113,7 @@ def rollout(pods: int, wait: float = 10.0, change: float = 20.0) -> float:
 
 def _k(rate: float) -> str:
     if rate >= 1_000_000:
-        return f"{rate / 1_000_000:g}M"
+        return f"{rate / 1_000_000:.3g}M"
     return f"{rate / 1000:.0f}k" if rate >= 10_000 else f"{rate / 1000:.1f}k"
 
 
@@ -142,16 +145,16 @@ def rates(costs: Costs) -> str:
         own = costs.with_filters(one)
         for rate in RATES:
             shape = SMALL if one == costs.workers else LARGE
-            pods = shape.pods(rate, own)
+            count = shape.pods(rate, own)
             rows.append(
                 [
                     _k(rate),
                     f"{one:g} µs",
                     f"{rate * own.sum / 1e6:,.1f}",
-                    f"{pods:,} of {shape.fluentd} + {shape.sidecar}",
-                    f"{pods * (shape.fluentd + shape.sidecar):,}",
-                    f"{pods * shape.memory / 1024:,.1f}",
-                    f"{pods * shape.fluentd:,}",
+                    f"{count:,} of {shape.fluentd} + {shape.sidecar}",
+                    f"{count * (shape.fluentd + shape.sidecar):,}",
+                    f"{count * shape.memory / 1024:,.1f}",
+                    f"{count * shape.fluentd:,}",
                     f"{rate / BATCH:,.0f}",
                 ]
             )
@@ -168,6 +171,34 @@ def rates(costs: Costs) -> str:
     return _table(head, rows)
 
 
+def pods(costs: Costs) -> str:
+    """Return the table of what numbers of small pods bring with them."""
+    head = [
+        "pods of 1 + 1",
+        "events/s",
+        "members of the group",
+        "connections to a broker",
+        "transactional ids",
+    ]
+    head += ["of these in a partition of Kafka's", "series in Prometheus", "rollout"]
+    return _table(
+        head,
+        [
+            [
+                f"{count:,}",
+                _k(count * SMALL.rate(costs)),
+                f"{count * SMALL.fluentd:,}",
+                f"{2 * count * SMALL.fluentd:,}",  # a consumer's and a producer's
+                f"{count * SMALL.fluentd:,}",
+                f"{count * SMALL.fluentd / COORDINATOR_PARTITIONS:g}",
+                f"{count * series(SMALL):,}",
+                f"{rollout(count):.1f} h",
+            ]
+            for count in PODS
+        ],
+    )
+
+
 def main() -> None:
     costs = measured(README.read_text())
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -177,7 +208,7 @@ def main() -> None:
     parser.add_argument("--sidecar-workers", type=int, default=1)
     given = parser.parse_args()
     if given.rate is None:
-        print(a_pod(costs), rates(costs), sep="\n\n")
+        print(a_pod(costs), rates(costs), pods(costs), sep="\n\n")
         return
     number, unit = re.fullmatch(r"([\d.]+)([kM]?)", given.rate).groups()
     rate = float(number) * {"": 1, "k": 1e3, "M": 1e6}[unit]
@@ -185,11 +216,11 @@ def main() -> None:
         costs.with_filters(given.filters),
         Shape(given.fluentd_workers, given.sidecar_workers),
     )
-    pods = shape.pods(rate, own)
+    count = shape.pods(rate, own)
     print(
-        f"{pods} pods of {_k(shape.rate(own))} events/s each, {pods * shape.fluentd} partitions or more,"
+        f"{count} pods of {_k(shape.rate(own))} events/s each, {count * shape.fluentd} partitions or more,"
     )
-    print(f"{rate * own.sum / 1e6:.1f} cores busy, {pods * series(shape):,} series in Prometheus")
+    print(f"{rate * own.sum / 1e6:.1f} cores busy, {count * series(shape):,} series in Prometheus")
 
 
 if __name__ == "__main__":
