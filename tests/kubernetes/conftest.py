@@ -1,0 +1,24 @@
+"""A Kafka that pods reach, and the project's images on the node."""
+
+import pytest
+from kubernetes_node import Node
+
+from bridge.local.kafka import KafkaBroker
+
+
+@pytest.fixture(scope="session")
+def broker(node, tmp_path_factory):
+    """A real Kafka at the address by which pods reach this machine."""
+    if why := KafkaBroker.missing():
+        pytest.skip(why)
+    one = KafkaBroker(tmp_path_factory.mktemp("kafka"), host=Node.ADDRESS)
+    try:
+        one.start()
+        yield one
+    finally:
+        one.stop()
+
+
+@pytest.fixture(scope="session")
+def images(node):
+    """The project's images, on the node."""
