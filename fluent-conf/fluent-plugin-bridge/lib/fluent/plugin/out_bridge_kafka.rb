@@ -82,7 +82,7 @@ module Fluent
 
       def start
         super
-        return if error_stream?
+        return if Fluent::Engine.root_agent.labels.key?('@ERROR')
 
         log.warn 'there is no <label @ERROR>: a record that Kafka refuses is only written to this log, and in a unit of work ' \
                  'it stops the input; add one with an output to keep such records'
