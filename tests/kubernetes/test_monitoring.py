@@ -379,10 +379,10 @@ CASES = [
     # Few messages are no lag.
     ("FluentBridgeBehind", 25, [lag("900x60"), consumed("0+60x60")], None),
     ("FluentBridgeBehind", 25, [lag("1100x60"), consumed("0+60x60")], JOB | GROUP),
-    ("FluentBridgeLagGrowing", 50, [lag("0+10x60"), consumed("0+60x60")], None),
+    ("FluentBridgeLagGrowing", 70, [lag("0+10x99"), consumed("0+60x99")], None),
     ("FluentBridgeLagGrowing", 50, [lag("900+10x60"), consumed("0+60x60")], JOB | GROUP),
     # It has ceased to grow.
-    ("FluentBridgeLagGrowing", 70, [lag("0+200x30 6000x60"), consumed("0+6000x99")], None),
+    ("FluentBridgeLagGrowing", 70, [lag("0+2000x30 60000x60"), consumed("0+6000x99")], None),
     # It committed until 20 minutes ago.
     ("FluentBridgeStalled", 30, [lag("500x60"), consumed("0+9x10 90x60")], POD | {"worker": "0"}),
     (
