@@ -1,5 +1,6 @@
 # make demo   a pipeline on this machine, with what is installed here
 # make test   linters and all tests
+# make test-k8s   pods on a real Kubernetes node, 40 minutes; make test-k8s-smoke the part of it that CI runs
 # make bench  measures the hop through the sidecar against a bare loop
 # make bench-kafka   the roads from Kafka to Kafka against each other, and against Spark if it is installed
 # make bench-filter  what one gRPC filter costs a Fluentd pipeline
@@ -17,7 +18,7 @@ VENV   := .venv
 GEM    ?= fluent-gem
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check tests bench bench-kafka bench-filter bench-reload screens proto gem images base-image lock clean
+.PHONY: demo test check tests test-k8s test-k8s-smoke bench bench-kafka bench-filter bench-reload screens proto gem images base-image lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/fluent-bridge demo $(ARGS)
@@ -34,6 +35,13 @@ check: $(VENV)/ready
 
 tests: $(VENV)/ready
 	$(BIN)/pytest $(ARGS)
+
+# Builds the images, starts a node, and takes the Kafka on the PATH. What is not there is a failure, not a skip.
+test-k8s: $(VENV)/ready
+	BRIDGE_TEST_REQUIRE=kubectl,kubernetes,kafka $(BIN)/pytest tests/images tests/kubernetes $(ARGS)
+
+test-k8s-smoke:
+	$(MAKE) test-k8s ARGS="-m smoke $(ARGS)"
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.hop $(ARGS)

@@ -1,5 +1,6 @@
 """A Kafka that pods reach, and the project's images on the node."""
 
+import images_rig
 import pytest
 from kubernetes_node import Node
 
@@ -21,4 +22,7 @@ def broker(node, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def images(node):
-    """The project's images, on the node."""
+    """The project's images, built and on the node."""
+    if why := images_rig.missing():
+        pytest.skip(why)
+    return images_rig.load(Node)
