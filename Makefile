@@ -38,7 +38,7 @@ tests: $(VENV)/ready
 
 # Builds the images, starts a node, and takes the Kafka on the PATH. What is not there is a failure, not a skip.
 test-k8s: $(VENV)/ready
-	BRIDGE_TEST_REQUIRE=kubectl,kubernetes,kafka $(BIN)/pytest tests/images tests/kubernetes $(ARGS)
+	BRIDGE_TEST_REQUIRE=kubectl,kubernetes,kafka,prometheus,promtool $(BIN)/pytest tests/images tests/kubernetes $(ARGS)
 
 test-k8s-smoke:
 	$(MAKE) test-k8s ARGS="-m smoke $(ARGS)"

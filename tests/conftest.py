@@ -25,7 +25,15 @@ from bridge.local.kafka import KafkaBroker
 from bridge.local.processes import free_port as find_free_port
 
 REQUIRED = {name.strip() for name in os.environ.get("BRIDGE_TEST_REQUIRE", "").split(",")} - {""}
-PROGRAMS = ("fluentd", "fluentd-oldest", "kafka", "kubectl", "kubernetes")
+PROGRAMS = (
+    "fluentd",
+    "fluentd-oldest",
+    "kafka",
+    "kubectl",
+    "kubernetes",
+    "prometheus",
+    "promtool",
+)
 
 
 def pytest_configure():

@@ -5,9 +5,9 @@ import shutil
 import urllib.request
 
 import yaml
-from pods import FLUENTD, SIDECAR, await_until
+from pods import FLUENTD, NAME, SIDECAR, await_until
 
-from bridge.local.processes import Program, free_port, listening
+from bridge.local.processes import Program, free_port
 
 PROGRAM = "prometheus"
 INTERVAL = "2s"
@@ -46,6 +46,7 @@ class PrometheusServer:
                                         "namespace": pods.namespace,
                                         "pod": name,
                                         "container": container,
+                                        "app_kubernetes_io_name": NAME,
                                     },
                                 }
                                 for name, pod in pods.all().items()
@@ -70,11 +71,18 @@ class PrometheusServer:
         )
 
     def __enter__(self):
-        self._program.start(lambda: listening(self._port), timeout=60)
+        self._program.start(self._ready, timeout=60)
         return self
 
     def __exit__(self, *_):
         self._program.stop(10)
+
+    def _ready(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=5):
+                return True
+        except OSError:
+            return False
 
     def firing(self):
         """Return the alerts that fire: (name, pod)."""
