@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -16,17 +15,13 @@ from bridge import logs
 from bridge.admin import Admin
 from bridge.budget import Budget
 from bridge.cpu import cpu_quota
-from bridge.delivery.chain import Chain
-from bridge.delivery.downstream import Downstream
-from bridge.delivery.window import Window
 from bridge.errors import SettingsError
-from bridge.forward import ServerAuth
 from bridge.logs import get_logger
 from bridge.memory import keep_freed_buffers
 from bridge.metrics import Metrics
 from bridge.reload import Reload, Reloaded, log
-from bridge.server import Limits, Server
-from bridge.settings import ListenSettings, Settings
+from bridge.server.road import ForwardRoad, listen
+from bridge.settings import Settings
 from bridge.tap import Taps
 from bridge.tapping import Tapping
 from bridge.workers import wire
@@ -38,109 +33,6 @@ if TYPE_CHECKING:
     from bridge import rpc
 
 _log = get_logger(__name__)
-
-
-class ForwardRoad:
-    """Forward in, Forward out, with an acknowledgement for what was delivered.
-
-    Args:
-        settings: all settings.
-        rescue: runs chunks on the workers.
-        budget: bytes in flight.
-        metrics: where to count.
-    """
-
-    def __init__(
-        self, settings: Settings, rescue: Rescue, budget: Budget, metrics: Metrics
-    ) -> None:
-        self._listen = settings.listen
-        self._window_file = settings.delivery.window_file
-        self._window = Window(settings.delivery.recent_chunks)
-        self._downstream = Downstream(settings.downstream, metrics)
-        self._chain = Chain(
-            rescue,
-            self._downstream,
-            window=self._window,
-            budget=budget,
-            patience=settings.delivery.patience,
-            metrics=metrics,
-        )
-        self._server = Server(
-            self._chain.accept,
-            limits=Limits(
-                max_message_bytes=self._listen.max_message_bytes,
-                receive_timeout=self._listen.receive_timeout,
-            ),
-            budget=budget,
-            metrics=metrics,
-            auth=_auth_of(self._listen),
-            tls=_tls_of(self._listen),
-        )
-        self._listening = False
-
-    @property
-    def readiness(self) -> dict[str, str | None]:
-        """What is wrong with each of its parts, None where nothing is."""
-        return {
-            "listener": None if self._listening else "not listening yet",
-            "downstream": self._downstream.loss,
-        }
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """Where it listens, and where it delivers to."""
-        return {
-            "listen": f"{self._listen.host}:{self._server.port}",
-            "downstream": self._downstream.address,
-        }
-
-    def load(self) -> None:
-        """Take the window of the process before this one.
-
-        Raises:
-            SettingsError: its file cannot be used.
-        """
-        if self._window_file is None:
-            return
-        try:
-            self._window.load(self._window_file)
-            self._window.save(self._window_file)
-        except OSError as error:
-            raise SettingsError(
-                f"delivery.window_file: {self._window_file} cannot be read and written:"
-                f" {error.strerror}; name a file in a folder that this user may write to"
-            ) from error
-
-    async def open(self) -> None:
-        """Connect downstream and listen.
-
-        Raises:
-            SettingsError: the address cannot be listened on.
-        """
-        self._downstream.open()
-        await _listen("listen", self._server.open(self._listen.host, self._listen.port))
-        self._listening = True
-
-    async def drain(self, grace: float) -> bool:
-        """Answer what is in flight; return whether that was done in time.
-
-        Args:
-            grace: seconds.
-        """
-        ends = time.monotonic() + grace
-        self._chain.drain()
-        drained = await self._server.drain(grace)
-        return await self._chain.finish(ends - time.monotonic()) and drained
-
-    async def close(self) -> None:
-        """Give up what is left, and keep the window for the next process."""
-        await self._chain.close()
-        if self._window_file is not None:
-            try:
-                self._window.save(self._window_file)
-            except OSError as error:
-                _log.error("window not saved", file=str(self._window_file), reason=error.strerror)
-        await self._downstream.close()
 
 
 class Sidecar:
@@ -219,7 +111,7 @@ class Sidecar:
             FiltersNotLoaded: the filters cannot be loaded.
             SettingsError: an address cannot be listened on.
         """
-        await _listen("admin", self.admin.start())
+        await listen("admin", self.admin.start())
         if self._forward:
             self._forward.load()
         if self._rpc:
@@ -332,16 +224,6 @@ def _note_end(watch: asyncio.Task[None]) -> None:
         _log.error("filters are not watched any more", exc_info=error)
 
 
-async def _listen(group: str, opening: Awaitable[None]) -> None:
-    try:
-        await opening
-    except OSError as error:
-        raise SettingsError(
-            f"{group}.host and {group}.port: cannot listen there: {error.strerror or error};"
-            " choose another port, or end the program that has this one"
-        ) from error
-
-
 def _start_of(settings: Settings) -> wire.Start:
     limit = settings.workers.memory_limit
     return wire.Start(
@@ -354,31 +236,3 @@ def _start_of(settings: Settings) -> wire.Start:
         log_format=settings.log.format,
         memory_limit=None if limit is None else int(limit),
     )
-
-
-def _auth_of(listen: ListenSettings) -> ServerAuth | None:
-    if listen.shared_key is None:
-        return None
-    return ServerAuth(
-        shared_key=listen.shared_key.get_secret_value(),
-        hostname=listen.hostname,
-        users={user: password.get_secret_value() for user, password in listen.users.items()},
-    )
-
-
-def _tls_of(listen: ListenSettings) -> ssl.SSLContext | None:
-    if listen.tls_cert_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(listen.tls_cert_file, listen.tls_key_file)
-        if listen.tls_client_ca_file is not None:
-            context.load_verify_locations(listen.tls_client_ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        raise SettingsError(
-            f"listen.tls_cert_file ({listen.tls_cert_file}), listen.tls_key_file"
-            f" ({listen.tls_key_file}) or listen.tls_client_ca_file ({listen.tls_client_ca_file})"
-            f" cannot be used: {error}; give certificates and the key that belongs to them in PEM"
-        ) from error
-    return context
