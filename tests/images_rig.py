@@ -30,14 +30,20 @@ def missing():
     return ""
 
 
-@functools.cache
 def build():
-    """Build both images: {name: tag}, the tag being the one by which pods name them."""
+    """Build both images, once: {name: tag}, the tag being the one by which pods name them."""
+    sizes()
+    return {name: f"fluent-bridge-{name}:{__version__}" for name in IMAGES}
+
+
+@functools.cache
+def sizes():
+    """Build both images; return what the script says in the end, a line of sizes for each."""
     environment = {**os.environ, "PYTHON": sys.executable, "ARCHIVES": str(_folder("archives"))}
     if gems := os.environ.get("BRIDGE_TEST_GEMS"):
         environment |= {"GEMS": gems, "WHEELS": str(_wheels())} | _bases()
-    _run("images/build", env=environment)
-    return {name: f"fluent-bridge-{name}:{__version__}" for name in IMAGES}
+    printed = _run("images/build", env=environment)
+    return [line for line in printed.splitlines() if line.endswith(" compressed")]
 
 
 def archive(name):
@@ -111,6 +117,7 @@ def read(path):
         (manifest,) = json.load(tar.extractfile("manifest.json"))
         config = json.load(tar.extractfile(manifest["Config"]))
         for layer in manifest["Layers"]:
+            size += tar.getmember(layer).size
             with tarfile.open(fileobj=tar.extractfile(layer)) as members:
                 for member in members:
                     name = "/" + member.name.removeprefix("./")
@@ -119,5 +126,4 @@ def read(path):
                     files[name] = member
                     if not member.isdir():
                         all_files.add(name)
-                    size += member.size
     return Archive(config, files, all_files, size)
