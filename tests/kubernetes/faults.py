@@ -4,7 +4,8 @@ import json
 
 from ids import ENRICH
 from kubernetes_node import Node
-from pods import NAME, REPLICAS, SELECTOR, await_until, statuses
+from monitoring import targets
+from pods import FLUENTD, NAME, REPLICAS, SELECTOR, SIDECAR, await_until, statuses
 from prometheus_server import PrometheusServer
 
 SECOND_VERSION = ENRICH.replace("    return record", '    record["version"] = 2\n    return record')
@@ -89,7 +90,14 @@ def change_the_filter(road):
 
 def change_the_filter_to_one_that_does_not_load(road):
     pods = road.pods
-    with PrometheusServer(pods.folder(), pods, pods.alerts()) as prometheus:
+    scraped = [
+        target
+        for name, pod in pods.all().items()
+        for target in targets(
+            pods.namespace, name, pod["status"]["podIP"], admin=SIDECAR, metrics=FLUENTD
+        )
+    ]
+    with PrometheusServer(pods.folder(), scraped, pods.alerts()) as prometheus:
         load(pods, BROKEN, "failed")
         for pod in pods.all():
             status, text = pods.fetch(pod, "/readyz")

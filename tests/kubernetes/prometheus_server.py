@@ -1,61 +1,60 @@
-"""A real Prometheus with the rules of the component `monitoring`, that scrapes pods of the node."""
+"""A real Prometheus that labels what it scrapes as the operator has it do by the PodMonitor of the component `monitoring`."""
 
 import json
 import shutil
+import urllib.parse
 import urllib.request
 
 import yaml
-from pods import FLUENTD, NAME, SIDECAR, await_until
+from monitoring import MONITOR
+from pods import NAME, await_until
 
 from bridge.local.processes import Program, free_port
 
 PROGRAM = "prometheus"
-INTERVAL = "2s"
-
-
-def missing():
-    return None if shutil.which(PROGRAM) else f"{PROGRAM} is not on the PATH"
+LABEL = MONITOR["podTargetLabels"][0].replace(".", "_").replace("/", "_")
 
 
 class PrometheusServer:
-    """Started with the pods that are there.
+    """Runs inside a `with`.
 
     Args:
         folder: empty; for its configuration and its data.
-        pods: what it scrapes.
+        targets: what it scrapes, each a (namespace, pod, container, address, path).
         rules: the groups of a PrometheusRule.
+        interval: between two scrapes, and between two evaluations of the rules.
     """
 
-    def __init__(self, folder, pods, rules):
+    @staticmethod
+    def missing():
+        return None if shutil.which(PROGRAM) else f"{PROGRAM} is not on the PATH"
+
+    def __init__(self, folder, targets, rules, interval="2s"):
         self._port = free_port()
         (folder / "rules.yml").write_text(yaml.safe_dump(rules))
         (folder / "prometheus.yml").write_text(
             yaml.safe_dump(
                 {
-                    "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
+                    "global": {"scrape_interval": interval, "evaluation_interval": interval},
                     "rule_files": ["rules.yml"],
                     "scrape_configs": [
                         {
-                            "job_name": f"{container}",
-                            "metrics_path": path,
+                            "job_name": "pods",
                             "static_configs": [
                                 {
-                                    "targets": [f"{pod['status']['podIP']}:{port}"],
-                                    # As a PodMonitor has the operator label them.
+                                    "targets": [address],
                                     "labels": {
-                                        "namespace": pods.namespace,
-                                        "pod": name,
+                                        "__metrics_path__": path,
+                                        "namespace": namespace,
+                                        "job": f"{namespace}/{NAME}",
+                                        "pod": pod,
                                         "container": container,
-                                        "app_kubernetes_io_name": NAME,
+                                        LABEL: NAME,
                                     },
                                 }
-                                for name, pod in pods.all().items()
+                                for namespace, pod, container, address, path in targets
                             ],
                         }
-                        for container, port, path in (
-                            ("sidecar", SIDECAR, "/metrics"),
-                            ("fluentd", FLUENTD, "/aggregated_metrics"),
-                        )
                     ],
                 }
             )
@@ -77,21 +76,29 @@ class PrometheusServer:
     def __exit__(self, *_):
         self._program.stop(10)
 
+    def _get(self, path):
+        url = f"http://127.0.0.1:{self._port}/{path}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read()
+
     def _ready(self):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=5):
-                return True
+            return self._get("-/ready")
         except OSError:
             return False
 
+    def ask(self, path, **parameters):
+        """Return what a path of its API answers."""
+        return json.loads(self._get(f"api/v1/{path}?{urllib.parse.urlencode(parameters)}"))["data"]
+
+    def query(self, expression):
+        return self.ask("query", query=expression)["result"]
+
     def firing(self):
-        """Return the alerts that fire: (name, pod)."""
-        url = f"http://127.0.0.1:{self._port}/api/v1/alerts"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            alerts = json.load(answer)["data"]["alerts"]
+        """Return the alerts that fire, by their names and pods; an alert may be of no pod."""
         return {
-            (alert["labels"]["alertname"], alert["labels"].get("pod"))
-            for alert in alerts
+            (alert["labels"]["alertname"], alert["labels"].get("pod")): alert
+            for alert in self.ask("alerts")["alerts"]
             if alert["state"] == "firing"
         }
 
@@ -99,5 +106,6 @@ class PrometheusServer:
         """Wait until an alert fires for each of these pods."""
         wanted = {(name, pod) for pod in pods}
         await_until(
-            lambda: wanted <= self.firing(), lambda: f"{wanted} do not fire: {self.firing()}"
+            lambda: wanted <= self.firing().keys(),
+            lambda: f"{wanted} do not fire: {set(self.firing())}",
         )
