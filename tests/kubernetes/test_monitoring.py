@@ -164,10 +164,11 @@ def prometheus(pods, tmp_path_factory):
         yield one
 
 
+@pytest.mark.fluentd
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("pods")
 class TestReal:
-    pytestmark = [pytest.mark.fluentd, pytest.mark.kafka, pytest.mark.timeout(240)]
-
     def test_every_metric_exists(self, pods):
         exposed = {"up"}.union(*(pod.names() for pod in pods))
         asked = {f"alert {name}": rule["expr"] for name, rule in RULES.items()}
