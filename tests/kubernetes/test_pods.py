@@ -193,7 +193,7 @@ def test_out_of_memory_in_a_worker(road, figures, memory):
     def make(number):
         text = event(number)
         if number == poison:
-            text = text.replace(b"{", b'{"take":"%s",' % memory.encode(), 1)
+            text = text.replace(b",", b',"take":"%s",' % memory.encode(), 1)
         return text
 
     def replaced():
