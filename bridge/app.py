@@ -56,6 +56,7 @@ class Sidecar:
             _start_of(settings),
             count=settings.workers.count or cpu_quota(),
             deadline=settings.workers.deadline,
+            memory_limit=settings.workers.memory_limit,
             start_timeout=settings.workers.start_timeout,
             budget=budget,
             metrics=self.metrics,
@@ -225,7 +226,6 @@ def _note_end(watch: asyncio.Task[None]) -> None:
 
 
 def _start_of(settings: Settings) -> wire.Start:
-    limit = settings.workers.memory_limit
     return wire.Start(
         filters=str(settings.filters.path),
         parameters=settings.filters.parameters,
@@ -234,5 +234,4 @@ def _start_of(settings: Settings) -> wire.Start:
         max_decompressed_bytes=int(settings.workers.max_decompressed_bytes),
         log_level=settings.log.level,
         log_format=settings.log.format,
-        memory_limit=None if limit is None else int(limit),
     )

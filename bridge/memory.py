@@ -1,14 +1,20 @@
-"""How the C library's allocator treats the buffers that chunks live in."""
+"""Memory of processes: how the allocator treats what chunks live in, how much a process holds."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import re
+import resource
+from pathlib import Path
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGEST_KEPT = 32 << 20  # DEFAULT_MMAP_THRESHOLD_MAX: a larger threshold is refused
 _KEPT = 64 << 20
+_PAGE = resource.getpagesize()
+_HELD = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 
 def keep_freed_buffers() -> None:
@@ -25,3 +31,22 @@ def keep_freed_buffers() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
     mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def held_beyond(limit: int, pid: int) -> int:
+    """Return how many bytes a process holds if they are more than a limit, else 0.
+
+    What counts is what stays until the process gives it back: its own memory and what it shares,
+    but no files that are mapped. Source: proc(5), ``RssAnon`` and ``RssShmem``.
+
+    Args:
+        limit: bytes.
+        pid: the process; 0 is returned for one that has ended.
+    """
+    with contextlib.suppress(OSError):
+        resident = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+        if resident > limit:
+            status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+            held = sum(map(int, _HELD.findall(status))) << 10
+            return held if held > limit else 0
+    return 0

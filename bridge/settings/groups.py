@@ -317,9 +317,10 @@ class WorkersSettings(Group):
     )
     memory_limit: Size | None = Field(
         default=None,
-        description="most data that a worker may hold; one that asks for more is replaced, and an"
-        " event that makes it ask goes to the error stream. In a pod choose it such that all of"
-        " them fit into the container, or the kernel may end that whole",
+        description="most memory that a worker may hold; one that holds more is replaced, and an"
+        " event that makes it goes to the error stream. In a pod choose it such that all of them"
+        " fit into the container, with room for the 200 MiB that a fast one takes before it is"
+        " seen: the kernel may end the container whole",
     )
 
 

@@ -45,6 +45,7 @@ class Pool:
         start: what the workers load, the sources aside.
         count: how many workers to run.
         deadline: seconds that a job may take.
+        memory_limit: bytes that a worker may hold; None is no limit.
         start_timeout: seconds that a worker may take to load the filters.
         budget: bounds the results that wait to be delivered.
         metrics: where to count.
@@ -57,6 +58,7 @@ class Pool:
         *,
         count: int,
         deadline: float,
+        memory_limit: int | None = None,
         start_timeout: float,
         budget: Budget,
         metrics: Metrics,
@@ -65,6 +67,7 @@ class Pool:
         self._start = start
         self._count = count
         self._deadline = deadline
+        self._memory_limit = memory_limit
         self._start_timeout = start_timeout
         self._metrics = metrics
         self._taps = taps or Taps()
@@ -246,6 +249,7 @@ class Pool:
             name,
             start,
             deadline=self._deadline,
+            memory_limit=self._memory_limit,
             on_idle=self._dispatch,
             on_end=on_end,
             on_done=self._on_done,

@@ -131,12 +131,6 @@ class Worker:
         start = wire.decode_start(frame[0])
         self._max_decompressed_bytes = start.max_decompressed_bytes
         logs.configure(cast("Any", start.log_level), cast("Any", start.log_format))
-        if start.memory_limit is not None:
-            # Beyond it Python raises MemoryError, which ends the worker. The alternative is the
-            # kernel's choice: with cgroup v2 Kubernetes has it end all processes of a container
-            # (memory.oom.group), so the same events would come again and end it again, for ever.
-            # Not RLIMIT_AS: that counts programs, libraries and files that are mapped, too.
-            resource.setrlimit(resource.RLIMIT_DATA, (start.memory_limit, start.memory_limit))
         gather = Gatherer()
         try:
             sources = {os.fsdecode(path): text for path, text in start.sources.items()}

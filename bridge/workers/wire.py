@@ -26,7 +26,6 @@ class Start(msgspec.Struct, array_like=True, frozen=True):
         max_decompressed_bytes: the most that compressed entries may become.
         log_level: the level for what the filters log.
         log_format: how to write it.
-        memory_limit: bytes of data that it may hold; None is no limit.
         sources: the text of each Python file in the folder, by its path in the file system's
             encoding; None for one that cannot be read.
     """
@@ -38,7 +37,6 @@ class Start(msgspec.Struct, array_like=True, frozen=True):
     max_decompressed_bytes: int
     log_level: str
     log_format: str
-    memory_limit: int | None = None
     sources: dict[bytes, bytes | None] = {}
 
 
