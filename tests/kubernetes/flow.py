@@ -11,6 +11,7 @@ from bridge.local.topics import TopicReader, paced, produce
 SETTLE = 3  # seconds without a new message after the last one awaited
 # Seconds without a new message after which no more is awaited: longer than a session and a transaction last.
 PATIENCE = 150
+AFTERWARDS = 8_000  # events a second
 
 
 class Flow:
@@ -36,8 +37,8 @@ class Flow:
     def events(self, numbers, seconds, make=event):
         """Produce events, and return when all of them have come out, or when no more do.
 
-        The block begins once the first have come out. A fifth of them is produced after it has ended, the others
-        in so many seconds.
+        The block begins once the first have come out. A fifth of them is produced when it has ended, the others in
+        so many seconds.
 
         Args:
             numbers: the ids, a range.
@@ -72,7 +73,7 @@ class Flow:
         def values():
             yield from paced(map(make, numbers[:early]), rate)
             over.wait()
-            yield from paced(map(make, numbers[early:]), rate)
+            yield from paced(map(make, numbers[early:]), AFTERWARDS)
 
         topics = self._topics
         try:

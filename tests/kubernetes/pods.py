@@ -18,6 +18,7 @@ NAME = "fluent-bridge"
 SELECTOR = f"app.kubernetes.io/name={NAME}"
 FILTER = "10_ads.py"
 REPLICAS = 2  # of the example
+MOST_REPLICAS = 4  # while scaling
 SIDECAR, FLUENTD = 24280, 24231  # ports of health and metrics
 PATIENCE = 240  # seconds for what is expected of the cluster
 
@@ -138,6 +139,10 @@ class Pods:
             lambda: f"{count} pods are to be ready\n{self.describe()}",
         )
         return self.all()
+
+    def scale(self, count):
+        self.kubectl("scale", f"statefulset/{NAME}", f"--replicas={count}")
+        self.wait_ready(count)
 
     def rollout(self, verb, *arguments):
         """Begin a rollout, and wait until it is over."""

@@ -25,7 +25,7 @@ from faults import (
 )
 from flow import Flow
 from ids import ENRICH, Topics, event
-from pods import REPLICAS, Pods, await_until
+from pods import MOST_REPLICAS, REPLICAS, Pods, await_until
 from record import Record
 from volumes import Volumes
 
@@ -33,21 +33,20 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.kafka, pytest.mark.timeout(700
 
 EVENTS = 200_000
 PARTITIONS = 4
-MOST_REPLICAS = 4  # while scaling
 READY_WITHIN = 60  # seconds from `kubectl apply -k`, with the images on the node
 ROADS = {"exactly-once": [], "forward": ["forward"]}  # and the components of each
 
 FAULTS = {  # and how many seconds events flow meanwhile
     nothing: 20,
-    restart_all_pods_in_turn: 80,
-    change_an_image_and_roll_back: 150,
-    roll_out_what_does_not_load_and_roll_back: 80,
+    restart_all_pods_in_turn: 65,
+    change_an_image_and_roll_back: 120,
+    roll_out_what_does_not_load_and_roll_back: 70,
     scale_up_and_down: 90,
     change_the_filter: 20,
     change_the_filter_to_one_that_does_not_load: 100,
     kill_fluentd: 30,
     kill_the_sidecar: 30,
-    evict_and_drain: 100,
+    evict_and_drain: 90,
     delete_a_pod_with_one_second_of_grace: 40,
 }
 SMOKE = (nothing, restart_all_pods_in_turn)
@@ -76,6 +75,7 @@ class Road:
 
     def __init__(self, name, kubectl, broker, new_folder):
         self.name = name
+        self.buffered = name == "forward"
         self.topics = Topics(broker, f"{name}-{random.randrange(10**9)}", PARTITIONS)
         self.pods = Pods(
             kubectl, new_folder(), self.topics.group, self.topics, components=ROADS[name]
@@ -87,7 +87,7 @@ class Road:
     def start(self):
         """Return the seconds from `kubectl apply -k` until the pods are ready."""
         self.pods.create()
-        if self.name == "forward":
+        if self.buffered:
             self.volumes.create(MOST_REPLICAS)
         began = time.monotonic()
         self.pods.apply()
@@ -150,6 +150,7 @@ def test_every_id_comes_out(road, figures, fault):
     began = time.monotonic()
     with road.flow.events(ids, FAULTS[fault]):
         fault(road)
+    road.pods.scale(REPLICAS)
     what = fault.__name__
     if fault is nothing:
         what += f", ready {road.seconds_to_ready:.0f} s after kubectl apply -k"
@@ -207,7 +208,7 @@ def test_out_of_memory_in_a_worker(road, figures, memory):
 
 
 def test_buffers_survive_the_deletion_of_their_pod(road, figures):
-    if road.name != "forward":
+    if not road.buffered:
         pytest.skip("the other road has no buffers")
     pods, volumes = road.pods, road.volumes
     load(pods, SLOW)
