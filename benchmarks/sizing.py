@@ -23,8 +23,8 @@ RATES = (10_000, 100_000, 1_000_000, 10_000_000)
 PODS = (10, 100, 1000)
 COORDINATOR_PARTITIONS = 50  # transaction.state.log.num.partitions, Kafka's default
 FILTERS = (10.0, 50.0, 250.0)  # µs an event, beside the measured one
-SIDECAR_MIB, PROGRAM_MIB = 75, 15  # the transport process; what of a worker is no data
-DATA_MIB, IN_FLIGHT_MIB = 256, 128  # workers.memory_limit, delivery.bytes_in_flight of k8s/base
+SIDECAR_MIB, PROGRAM_MIB = 75, 15  # the transport process; a worker beside its limit
+LIMIT_MIB, IN_FLIGHT_MIB = 256, 128  # workers.memory_limit, delivery.bytes_in_flight of k8s/base
 FLUENTD_MIB = 256  # its supervisor, and each worker
 LEAST_PODS = 2  # one more than may be away
 
@@ -56,7 +56,7 @@ class Shape:
     @property
     def memory(self) -> int:
         """MiB to be requested, by the settings of k8s/base: twice the sidecar's workers while filters are loaded anew."""
-        sidecar = SIDECAR_MIB + IN_FLIGHT_MIB + 2 * self.sidecar * (DATA_MIB + PROGRAM_MIB)
+        sidecar = SIDECAR_MIB + IN_FLIGHT_MIB + 2 * self.sidecar * (LIMIT_MIB + PROGRAM_MIB)
         return sidecar + FLUENTD_MIB * (self.fluentd + 1)
 
     def rate(self, costs: Costs) -> float:
@@ -106,9 +106,29 @@ def series(shape: Shape, filters: int = 2, partitions: int = 1) -> int:
     return sidecar + fluentd + 2 * 5  # what Prometheus notes of each scrape
 
 
-def rollout(pods: int, wait: float = 10.0, change: float = 20.0) -> float:
-    """Return the hours for one pod after the other: minReadySeconds, and seconds for one to end and another to be ready."""
+def rollout(pods: int, wait: float = 10.0, change: float = 15.0) -> float:
+    """Return the hours for one pod after the other: minReadySeconds, and seconds for one to end and another to be ready.
+
+    These were measured on two busy cores, by tests/kubernetes/test_pods.py: 50 s for two pods.
+    """
     return pods * (wait + change) / 3600
+
+
+def events(text: str) -> float:
+    """Return the events a second that an argument means: 250000, 250k, 0.25M or 2.5e5.
+
+    Raises:
+        argparse.ArgumentTypeError: it means none.
+    """
+    units = {"k": 1e3, "m": 1e6}
+    unit = units.get(text[-1:].lower())
+    try:
+        rate = float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        rate = 0
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate: 250000, 250k, 0.25M or 2.5e5")
+    return rate
 
 
 def _k(rate: float) -> str:
@@ -203,24 +223,24 @@ def main() -> None:
     costs = measured(README.read_text())
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--filters", type=float, default=costs.workers, metavar="µs")
-    parser.add_argument("--rate", metavar="EVENTS/S")
+    parser.add_argument("--rate", type=events, metavar="EVENTS/S")
     parser.add_argument("--fluentd-workers", type=int, default=1)
     parser.add_argument("--sidecar-workers", type=int, default=1)
     given = parser.parse_args()
     if given.rate is None:
         print(a_pod(costs), rates(costs), pods(costs), sep="\n\n")
         return
-    number, unit = re.fullmatch(r"([\d.]+)([kM]?)", given.rate).groups()
-    rate = float(number) * {"": 1, "k": 1e3, "M": 1e6}[unit]
     own, shape = (
         costs.with_filters(given.filters),
         Shape(given.fluentd_workers, given.sidecar_workers),
     )
-    count = shape.pods(rate, own)
+    count = shape.pods(given.rate, own)
     print(
         f"{count} pods of {_k(shape.rate(own))} events/s each, {count * shape.fluentd} partitions or more,"
     )
-    print(f"{rate * own.sum / 1e6:.1f} cores busy, {count * series(shape):,} series in Prometheus")
+    print(
+        f"{given.rate * own.sum / 1e6:.1f} cores busy, {count * series(shape):,} series in Prometheus"
+    )
 
 
 if __name__ == "__main__":

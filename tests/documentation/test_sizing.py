@@ -1,5 +1,6 @@
 """What docs/kubernetes.md says about sizes is what the measured costs in README.md give."""
 
+import argparse
 import re
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_memory_is_that_of_the_base():
         "spec"
     ]
     environment = {one["name"]: one.get("value") for one in pod["initContainers"][0]["env"]}
-    assert environment["FLUENT_BRIDGE_WORKERS__MEMORY_LIMIT"] == f"{sizing.DATA_MIB}MiB"
+    assert environment["FLUENT_BRIDGE_WORKERS__MEMORY_LIMIT"] == f"{sizing.LIMIT_MIB}MiB"
     assert environment["FLUENT_BRIDGE_DELIVERY__BYTES_IN_FLIGHT"] == f"{sizing.IN_FLIGHT_MIB}MiB"
     assert f"Memory: about {sizing.SIDECAR_MIB} MiB," in README
 
@@ -96,6 +97,17 @@ def test_what_a_pod_does(shape, costs, rate):
 def test_there_are_never_fewer_pods_than_two():
     assert Shape(1, 1).pods(1, COSTS) == 2
     assert Shape(1, 1).pods(70_001 * 3, Costs(4, 5, 1)) == 4
+
+
+@pytest.mark.parametrize("text", ["250000", "250k", "250K", "0.25M", "2.5e5"])
+def test_a_rate_is_written_as_one_likes(text):
+    assert sizing.events(text) == 250_000
+
+
+@pytest.mark.parametrize("text", ["", "k", "fast", "-1k", "0", "nan", "inf", "1G"])
+def test_what_is_no_rate_is_told(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no rate"):
+        sizing.events(text)
 
 
 def test_alerts_are_those_of_the_rules():

@@ -1,15 +1,16 @@
 """Made-up series for each of the component's alerts: some with which it fires, and some with which it does not."""
 
+INSTANCE = {"app_kubernetes_io_instance": "fluent-bridge"}  # all that is scraped has it
 POD = {"namespace": "ads", "job": "ads/fluent-bridge", "pod": "fluent-bridge-0"}
 OTHER = POD | {"pod": "fluent-bridge-1"}
-OURS = POD | {"app_kubernetes_io_name": "fluent-bridge"}
+OURS = POD | INSTANCE | {"app_kubernetes_io_name": "fluent-bridge"}
 GROUP = {"group": "ads"}
 FLUENTD = POD | GROUP | {"container": "fluentd", "worker": "0"}
-JOB = {"namespace": "ads", "job": "ads/fluent-bridge"}
+JOB = INSTANCE | {"namespace": "ads", "job": "ads/fluent-bridge"}
 
 
 def series(name, values, labels, **more):
-    text = ",".join(f'{key}="{value}"' for key, value in (labels | more).items())
+    text = ",".join(f'{key}="{value}"' for key, value in (INSTANCE | labels | more).items())
     return {"series": f"{name}{{{text}}}", "values": values}
 
 
@@ -208,6 +209,18 @@ CASES = [
         [filters("a", POD, generation=1), filters("a", OTHER, generation=2)],
         None,
     ),
+    # No targets at all: for 5 minutes, and for 6 hours.
+    ("FluentBridgeAllDown", 17, [up("1x10 stale")], JOB | {"container": "sidecar"}),
+    ("FluentBridgeAllDown", 360, [up("1x10 stale")], JOB | {"container": "sidecar"}),
+    ("FluentBridgeAllDown", 380, [up("1x10 stale")], None),
+    ("FluentBridgeAllDown", 14, [up("1x10 stale")], None),
+    (
+        "FluentBridgeAllDown",
+        17,
+        [up("1x10 stale", labels=OURS | {"app_kubernetes_io_name": "theirs"})],
+        None,
+    ),
+    ("FluentBridgeAllDown", 30, [up("1x10 stale"), up("_x12 1x40", labels=OURS | OTHER)], None),
     # Somebody else's.
     ("FluentBridgeAllDown", 6, [up("0x20", labels=POD)], None),
     ("FluentBridgeContainerRestarts", 9, [started("1 2 3 4 5 6x9", POD)], None),

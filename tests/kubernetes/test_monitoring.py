@@ -219,7 +219,12 @@ class TestReal:
         try:
             soon(lambda: outdated in prometheus.firing(), prometheus.firing)
             alert = prometheus.firing()[outdated]
-            assert f"exec {pods[0].name} -c sidecar" in alert["annotations"]["description"]
+            what, event = re.search(
+                r'logs (\S+) -c sidecar \| grep "(.+)"', alert["annotations"]["description"]
+            ).groups()
+            assert what == pods[0].name
+            [*_, line] = [one for one in pods[0].sidecar.log() if event in one["event"]]
+            assert any("No module named 'nowhere'" in mistake for mistake in line["mistakes"])
         finally:
             file.write_text(ENRICH)
         soon(lambda: outdated not in prometheus.firing(), prometheus.firing)
