@@ -1,7 +1,7 @@
 """The images as users build them, and what is in their archives.
 
 With BRIDGE_TEST_GEMS, a folder of gems, they are built offline: the base from debootstrap, the wheels from a folder that
-pip fills once by the lock. Without it, from the registries that the files name.
+pip fills once by the lock. Without it, from the registries that the files name; where that fails, it is said.
 """
 
 import functools
@@ -39,11 +39,28 @@ def build():
 @functools.cache
 def sizes():
     """Build both images; return what the script says in the end, a line of sizes for each."""
-    environment = {**os.environ, "PYTHON": sys.executable, "ARCHIVES": str(_folder("archives"))}
+    done = script(ARCHIVES=_folder("archives"))
+    hint = "" if "BRIDGE_TEST_GEMS" in os.environ else "BRIDGE_TEST_GEMS: see CONTRIBUTING.md\n"
+    assert done.returncode == 0, f"{hint}{done.stdout[-5000:]}{done.stderr[-5000:]}"
+    return [line for line in done.stdout.splitlines() if line.endswith(" compressed")]
+
+
+def script(*arguments, **variables):
+    """Run the script that builds them as a user does; return how it ended."""
+    environment = {**os.environ, "PYTHON": sys.executable}
     if gems := os.environ.get("BRIDGE_TEST_GEMS"):
         environment |= {"GEMS": gems, "WHEELS": str(_wheels())} | _bases()
-    printed = _run("images/build", env=environment)
-    return [line for line in printed.splitlines() if line.endswith(" compressed")]
+    environment |= {name: str(value) for name, value in variables.items()}
+    command = ["images/build", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def build_folder(folder, tag):
+    """Build the image of a folder that has a Dockerfile, with the engine of the script; return its archive."""
+    archive = folder / "image.tar"
+    steps = '. images/engine; engine_build --tag "$0" "$1" && engine_save "$0" "$2"'
+    _run("bash", "-euc", steps, f"docker.io/library/{tag}", folder, archive)
+    return archive
 
 
 def archive(name):
@@ -77,12 +94,15 @@ def _wheels():
     lock = ROOT / "images" / "sidecar" / "requirements.lock"
     folder = _folder(f"wheels-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}")
     if not (folder / ".complete").exists():
-        # Of the Python that the image has, which is not the one that runs here.
-        options = ("--python-version", "3.13", "--only-binary=:all:", "--no-deps")
-        pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder)
-        _run(*pip, *options, "--require-hashes", "--requirement", lock)
+        download(folder, "--require-hashes", "--requirement", lock)
         (folder / ".complete").touch()
     return folder
+
+
+def download(folder, *arguments):
+    """Download wheels for the Python that the image has, which is not the one that runs here."""
+    options = ("--python-version", "3.13", "--only-binary=:all:", "--no-deps", "--dest", folder)
+    _run(sys.executable, "-m", "pip", "download", "--quiet", *options, *arguments)
 
 
 def _bases():
@@ -104,6 +124,7 @@ def _bases():
 class Archive:
     """An image as `docker save` writes it."""
 
+    names: list
     config: dict
     files: dict  # of all layers together, by path: the last layer's
     all_files: set  # paths in any layer, removed by a later one or not
@@ -126,4 +147,4 @@ def read(path):
                     files[name] = member
                     if not member.isdir():
                         all_files.add(name)
-    return Archive(config, files, all_files, size)
+    return Archive(manifest["RepoTags"], config, files, all_files, size)

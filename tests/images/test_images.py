@@ -40,7 +40,10 @@ FORBIDDEN = {
     "settings of this machine's pip": r"/pip\.conf$",
 }
 
-pytestmark = pytest.mark.timeout(600)  # the first one builds them, offline with their base
+pytestmark = [
+    pytest.mark.timeout(600),  # the first one builds them, offline with their base
+    pytest.mark.smoke,
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,6 +97,27 @@ def test_labels_say_what_it_is_and_from_which_commit(built, image):
     )
     # HEAD may have moved on since.
     subprocess.run([*git, "merge-base", "--is-ancestor", label["revision"], "HEAD"], check=True)
+    assert not [value for value in labels.values() if "://" in value]
+
+
+def test_names_are_what_pods_call_them(built, image):
+    """`docker run fluent-bridge-sidecar:0.1.0` and a pod mean the same, without any registry."""
+    assert built[image].names == [f"docker.io/library/fluent-bridge-{image}:{__version__}"]
+
+
+def test_an_archive_that_cannot_be_written_fails_the_build(built, tmp_path):
+    (tmp_path / "file").touch()
+    done = images_rig.script("fluentd", "sidecar", ARCHIVES=tmp_path / "file")
+    assert done.returncode != 0
+    assert "file" in done.stderr
+
+
+def test_names_have_the_registry_before_them(built, tmp_path):
+    images_rig.script("sidecar", REGISTRY="localhost:1/ads", ARCHIVES=tmp_path)
+    (archive,) = tmp_path.iterdir()
+    assert images_rig.read(archive).names == [
+        f"localhost:1/ads/fluent-bridge-sidecar:{__version__}"
+    ]
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
@@ -185,7 +209,7 @@ def run(kubectl, images, namespace):
     """Return a function that runs fluent-bridge as `docker run -v FOLDER:/work:ro` does: (exit code, output)."""
     where = namespace["privileged"]
 
-    def run(folder, *arguments):
+    def run(folder, *arguments, image=images["sidecar"]):
         volumes = [
             {"name": "work", "hostPath": {"path": str(folder)}},
             {"name": "tmp", "emptyDir": {}},
@@ -196,7 +220,7 @@ def run(kubectl, images, namespace):
         ]
         container = {
             "name": "run",
-            "image": images["sidecar"],
+            "image": image,
             "args": list(arguments),
             "volumeMounts": mounts,
         }
@@ -255,6 +279,43 @@ def test_an_example_is_checked(run, project):
     shutil.rmtree(project)
     shutil.copytree(ROOT / "examples" / "parse-log", project)
     assert (code_and_text := run(project, "check"))[0] == 0, code_and_text
+
+
+MEAN = """
+import bridge
+import numpy
+
+@bridge.filter("**")
+def mean(record):
+    return {"mean": float(numpy.array(record["values"]).mean())}
+"""
+
+
+def test_packages_of_filters_are_in_an_image_of_ones_own(node, images, run, project, tmp_path):
+    """By the Dockerfile that the README of the images shows; numpy comes from a folder."""
+    text = (ROOT / "images" / "README.md").read_text()
+    (dockerfile,) = re.findall(r"```dockerfile\n(.*?)```", text, re.DOTALL)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {images["sidecar"]}
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    lock = (ROOT / "requirements.lock").read_text()
+    version = re.findall(r"^numpy==(\S+)", lock, re.MULTILINE)[-1]  # the newest Python's
+    images_rig.download(tmp_path / "wheels", f"numpy=={version}")
+    (tmp_path / "requirements.txt").write_text("--no-index\n--find-links wheels\nnumpy\n")
+    own = "fluent-bridge-with-packages:0.1.0"
+    node.load(images_rig.build_folder(tmp_path, own))
+
+    shutil.rmtree(project / "filters")
+    (project / "filters").mkdir()
+    (project / "filters" / "mean.py").write_text(MEAN)
+    (project / "filters" / "mean.cases.yaml").write_text(
+        "cases:\n  - {tag: a, input: {values: [1, 2]}, output: {mean: 1.5}}\n"
+    )
+    code, text = run(project, "check")
+    assert code != 0
+    assert "numpy" in text
+    for command in ("check", "test"):
+        code, text = run(project, command, image=own)
+        assert code == 0, text
 
 
 def test_both_start_in_a_restricted_pod(kubectl, images, namespace, figures):
