@@ -5,7 +5,7 @@ import json
 from ids import ENRICH
 from kubernetes_node import Node
 from monitoring import targets
-from pods import FLUENTD, NAME, REPLICAS, SELECTOR, SIDECAR, await_until, statuses
+from pods import FLUENTD, MOST_REPLICAS, NAME, REPLICAS, SELECTOR, SIDECAR, await_until, statuses
 from prometheus_server import PrometheusServer
 
 SECOND_VERSION = ENRICH.replace("    return record", '    record["version"] = 2\n    return record')
