@@ -1,6 +1,6 @@
 # make demo   a pipeline on this machine, with what is installed here
 # make test   linters and all tests
-# make test-k8s   pods on a real Kubernetes node, 40 minutes; make test-k8s-smoke the part of it that CI runs
+# make test-k8s   pods on a real Kubernetes node, an hour; make test-k8s-smoke the part of it that CI runs
 # make bench  measures the hop through the sidecar against a bare loop
 # make bench-kafka   the roads from Kafka to Kafka against each other, and against Spark if it is installed
 # make bench-filter  what one gRPC filter costs a Fluentd pipeline
@@ -41,7 +41,7 @@ test-k8s: $(VENV)/ready
 	BRIDGE_TEST_REQUIRE=kubectl,kubernetes,kafka,prometheus,promtool $(BIN)/pytest tests/images tests/kubernetes $(ARGS)
 
 test-k8s-smoke:
-	$(MAKE) test-k8s ARGS="-m smoke $(ARGS)"
+	$(MAKE) test-k8s ARGS="-m smoke -k 'not forward' $(ARGS)"
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.hop $(ARGS)
