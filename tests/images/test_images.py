@@ -41,7 +41,7 @@ FORBIDDEN = {
 }
 
 pytestmark = [
-    pytest.mark.timeout(600),  # the first one builds them, offline with their base
+    pytest.mark.timeout(1200),  # the first one builds them, offline with their base
     pytest.mark.smoke,
 ]
 
