@@ -1,7 +1,11 @@
 """What there is to be built in k8s/, and how to find something in what comes out."""
 
 import itertools
+import math
+import re
 from pathlib import Path
+
+import yaml
 
 from bridge.settings import Settings
 
@@ -15,6 +19,12 @@ COMBINATIONS = [
     *itertools.combinations(COMPONENTS, 2),
     tuple(COMPONENTS),
 ]
+# They build, and are in each other's way: their heads say so.
+NOT_TOGETHER = {
+    ("autoscale-hpa", "autoscale-keda"),
+    ("autoscale-hpa", "forward"),
+    ("autoscale-keda", "forward"),
+}
 OVERLAYS = [*sorted((K8S / "overlays").iterdir()), EXAMPLE]
 
 
@@ -56,6 +66,32 @@ def walk(value, path=()):
             yield from walk(each, path)
 
 
+def head(folder):
+    """The comment that a kustomization begins with."""
+    text = (folder / "kustomization.yaml").read_text().split("\napiVersion:")[0]
+    return re.sub("^# ?", "", text, flags=re.MULTILINE)
+
+
+def patches_in_the_head(component):
+    lines = head(component).splitlines(keepends=True)
+    return yaml.safe_load("".join(one for one in lines if one.startswith(("  - ", "    "))))
+
+
+def blocks(file):
+    """What stands between ``` in a document, or is indented there, and is the beginning of a kustomization."""
+    text = file.read_text()
+    found = re.findall(r"```\n(.*?)```", text, re.DOTALL) + re.findall(
+        r"(?:^    .*\n)+", text, re.MULTILINE
+    )
+    return [yaml.safe_load(one) for one in found if re.match(r" *(patches|namePrefix):", one)]
+
+
+def cpus(container):
+    """The CPUs that a container requests, rounded up, as Kubernetes does for a variable."""
+    number, milli = re.fullmatch(r"(\d+)(m?)", container["resources"]["requests"]["cpu"]).groups()
+    return math.ceil(int(number) / (1000 if milli else 1))
+
+
 def specs(documents):
     """Every value of what is no ConfigMap or Secret."""
     return (pair for each in documents if "data" not in each for pair in walk(each))
@@ -64,8 +100,8 @@ def specs(documents):
 def sidecar_settings(container, file=None):
     """The settings that the sidecar in the pod has; all of its variables have to be settings."""
     environ = {
-        one["name"]: one.get("value", "1")  # the number of CPUs
+        one["name"]: one.get("value", str(cpus(container)))
         for one in container["env"]
-        if one["name"] != "FLUENT_BRIDGE_CONFIG"
+        if one["name"].startswith("FLUENT_BRIDGE_") and one["name"] != "FLUENT_BRIDGE_CONFIG"
     }
     return Settings.load([] if file is None else ["--config", str(file)], environ)

@@ -2,10 +2,25 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
-from kustomize import COMPONENTS, containers, sidecar_settings, specs, the, variables, walk
+import yaml
+from kustomize import (
+    COMPONENTS,
+    EXAMPLE,
+    K8S,
+    NOT_TOGETHER,
+    blocks,
+    containers,
+    head,
+    sidecar_settings,
+    specs,
+    the,
+    variables,
+    walk,
+)
 
 
 def normal(value):
@@ -49,7 +64,10 @@ def leaves(documents):
     }
 
 
-@pytest.mark.parametrize("pair", list(itertools.combinations(COMPONENTS, 2)), ids="+".join)
+TOGETHER = [pair for pair in itertools.combinations(COMPONENTS, 2) if pair not in NOT_TOGETHER]
+
+
+@pytest.mark.parametrize("pair", TOGETHER, ids="+".join)
 def test_two_components_do_what_each_does(pair, with_components):
     base, together = leaves(with_components()), leaves(with_components(*pair))
     alone = [leaves(with_components(one)) for one in pair]
@@ -59,6 +77,31 @@ def test_two_components_do_what_each_does(pair, with_components):
     assert together <= alone[0] | alone[1], "there is what neither has"
     reverse = with_components(*reversed(pair))
     assert normal(reverse) == normal(with_components(*pair)), "the order matters"
+
+
+@pytest.mark.parametrize("pair", sorted(NOT_TOGETHER), ids="+".join)
+def test_components_that_do_not_go_together_say_so(pair):
+    for one, other in (pair, reversed(pair)):
+        assert re.search(
+            rf"\b(not|nor|no)\b[^.]*\b{other}\b", head(K8S / "components" / one), re.IGNORECASE
+        )
+
+
+def test_keda_scales_by_lag_and_by_the_cpus_of_both_containers(with_components, in_words):
+    spec = the("ScaledObject", with_components("autoscale-keda"))["spec"]
+    assert [one["type"] for one in spec["triggers"]] == ["kafka", "cpu", "cpu"]
+    assert {one["metadata"].get("containerName") for one in spec["triggers"][1:]} == {
+        *containers(with_components("autoscale-keda"))
+    }
+    assert spec["minReplicaCount"] == 2
+    kafka = the("ScaledObject", in_words["Kafka with TLS"])["spec"]["triggers"][0]
+    assert {"tls", "sasl"} <= kafka["metadata"].keys()
+    asked = the("TriggerAuthentication", in_words["Kafka with TLS"])
+    assert kafka["authenticationRef"]["name"] == asked["metadata"]["name"]
+    parameters = {one["parameter"]: one for one in asked["spec"]["secretTargetRef"]}
+    assert parameters.keys() == {"username", "password", "ca"}
+    volumes = the("StatefulSet", in_words["Kafka with TLS"])["spec"]["template"]["spec"]["volumes"]
+    assert parameters["ca"]["name"] in {one.get("secret", {}).get("secretName") for one in volumes}
 
 
 @pytest.mark.parametrize("name", ["autoscale-hpa", "autoscale-keda"])
@@ -92,22 +135,54 @@ def test_forward_has_its_buffers_on_a_volume_and_its_ports_on_loopback(with_comp
     assert int(variables(with_components("forward", "multi-worker"))["FLUENTD_WORKERS"]) * 3 <= 8
 
 
-def test_a_second_pipeline_in_the_namespace_is_a_stranger_to_the_first(with_components):
-    own = {
-        "namePrefix": "billing-",
-        "labels": "[{pairs: {app.kubernetes.io/instance: billing}, includeSelectors: true}]",
-        "secretGenerator": "[{name: fluent-bridge-kafka, literals: [KAFKA_BROKERS=kafka:9092]}]",
-    }
-    documents = with_components("autoscale-keda", "network-policy", "forward", **own)
-    selectors = [
+# What kustomize changes of labels in a second pipeline, told in two documents.
+SECOND = [
+    one
+    for file in (K8S / "README.md", EXAMPLE / "README.md")
+    for one in blocks(file)
+    if "namePrefix" in one
+]
+
+
+def selectors(documents):
+    """What finds pods of this project, but for a PodMonitor: one is for all pipelines."""
+    return [
         value
         for each in documents
-        if each["kind"] in {"StatefulSet", "Service", "PodDisruptionBudget", "NetworkPolicy"}
+        if each["kind"] != "PodMonitor"
         for path, value in walk(each)
         if path[-1:] in {("matchLabels",), ("selector",)} and "app.kubernetes.io/name" in value
     ]
-    assert len(selectors) == 7
-    assert all(one["app.kubernetes.io/instance"] == "billing" for one in selectors)
+
+
+@pytest.mark.parametrize("own", SECOND, ids=["k8s", "example"])
+@pytest.mark.parametrize(
+    ("on", "components", "count"),
+    [("base", ["network-policy", "forward"], 7), ("overlays/production", ["autoscale-keda"], 7)],
+)
+def test_two_pipelines_in_a_namespace_are_strangers(with_components, own, on, components, count):
+    second = {name: yaml.safe_dump(each) for name, each in own.items()}
+    builds = [with_components(*components, on=on, **more) for more in ({}, second)]
+    for one, other in (builds, reversed(builds)):
+        template = the("StatefulSet", other)["spec"]["template"]
+        found = selectors(one)
+        assert len(found) == count
+        for each in found:
+            assert not each.items() <= template["metadata"]["labels"].items()
+            assert (
+                each.items()
+                <= the("StatefulSet", one)["spec"]["template"]["metadata"]["labels"].items()
+            )
+        names = {(each["kind"], each["metadata"]["name"]) for each in other}
+        targets = [value["name"] for path, value in specs(one) if path[-1:] == ("scaleTargetRef",)]
+        assert not {("StatefulSet", name) for name in targets} & names
+
+
+@pytest.mark.parametrize("own", SECOND, ids=["k8s", "example"])
+def test_names_of_a_second_pipeline_are_its_own(with_components, own):
+    more = {name: yaml.safe_dump(each) for name, each in own.items()}
+    secret = "[{name: fluent-bridge-kafka, literals: [KAFKA_BROKERS=kafka:9092]}]"
+    documents = with_components("autoscale-keda", "network-policy", secretGenerator=secret, **more)
     there = {(each["kind"], each["metadata"]["name"]) for each in documents}
     assert all(name.startswith("billing-") for _, name in there)
     (target,) = (
