@@ -47,6 +47,8 @@ def write(folder: Path) -> list[Path]:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as new:
                 new.write(source.read_bytes())
+            if os.access(source, os.X_OK):
+                file.chmod(file.stat().st_mode | 0o111)
         except OSError as error:
             raise LoadError(
                 f"cannot be written: {error.strerror}; take another folder, as in"

@@ -1,5 +1,6 @@
 """``fluent-bridge init``: a project whose own tests pass, and never a file overwritten."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -81,6 +82,12 @@ def test_its_own_tests_pass(new):
     )
     assert done.returncode == 0, done.stdout
     assert "6 passed" in done.stdout
+
+
+def test_what_is_a_program_can_be_run(new):
+    assert [
+        file.name for file in new.rglob("*") if os.access(file, os.X_OK) and file.is_file()
+    ] == ["ci.sh"]
 
 
 def test_every_filter_goes_into_the_pod(new):
