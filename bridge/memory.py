@@ -33,20 +33,20 @@ def keep_freed_buffers() -> None:
     mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
-def held_beyond(limit: int, pid: int) -> int:
-    """Return how many bytes a process holds if they are more than a limit, else 0.
+def resident(pid: int) -> int:
+    """Return how many bytes of a process are in memory, mapped files too; 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+    return 0
+
+
+def held(pid: int) -> int:
+    """Return how many bytes a process holds; 0 if it has ended.
 
     What counts is what stays until the process gives it back: its own memory and what it shares,
     but no files that are mapped. Source: proc(5), ``RssAnon`` and ``RssShmem``.
-
-    Args:
-        limit: bytes.
-        pid: the process; 0 is returned for one that has ended.
     """
     with contextlib.suppress(OSError):
-        resident = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
-        if resident > limit:
-            status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-            held = sum(map(int, _HELD.findall(status))) << 10
-            return held if held > limit else 0
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        return sum(map(int, _HELD.findall(status))) << 10
     return 0

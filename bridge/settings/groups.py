@@ -318,9 +318,9 @@ class WorkersSettings(Group):
     memory_limit: Size | None = Field(
         default=None,
         description="most memory that a worker may hold; one that holds more is replaced, and an"
-        " event that makes it goes to the error stream. In a pod choose it such that all of them"
-        " fit into the container, with room for the 200 MiB that a fast one takes before it is"
-        " seen: the kernel may end the container whole",
+        " event that alone takes more goes to the error stream. In a pod choose it such that all of"
+        " them fit into the container, with room for what a fast one takes in the 50 ms until it is"
+        " seen, 100 MiB and more: the kernel may end the container whole",
     )
 
 

@@ -18,6 +18,9 @@ from bridge.workers import wire
 from bridge.workers.pool import Answer, Pool, Superseded
 from bridge.workers.worker import Entries, WorkerDied
 
+# An event that is run with nobody to blame ends a worker each time: not all of many, in turn.
+_MOST_ATTEMPTS = 6
+
 _log = get_logger(__name__)
 
 
@@ -108,7 +111,8 @@ class Rescue:
             except WorkerDied as died:
                 self._count(died, tag)
                 ranges.extend(reversed(self._cut(piece, died)))
-                if died.total is not None and _length(piece, died.total) == 1:
+                alone = died.total is not None and _length(piece, died.total) == 1
+                if alone and not _spared(piece, died):
                     answers.append(await self._reject(piece, entries, died, generation))
                 continue
             if not isinstance(answer[0], wire.Done):
@@ -121,7 +125,12 @@ class Rescue:
             self._budget.release_results(len(results))
 
     def _cut(self, piece: wire.Job, died: WorkerDied) -> list[tuple[int, int | None, int]]:
-        """Return the pieces to run instead, none where the piece is one event."""
+        """Return the pieces to run instead, none where the piece is one event.
+
+        A worker that died with nobody to blame has been replaced by one that holds less.
+        """
+        if _spared(piece, died):
+            return [(piece.start, piece.stop, piece.attempts + 1)]
         if died.total is None:
             raise Unrunnable(
                 f"tag {_tag(piece)}: workers end before the events of this chunk can be counted"
@@ -166,6 +175,10 @@ class Rescue:
         kind = "deadline" if died.deadline else "worker killed"
         self._metrics.retried_chunks.labels(kind).inc()
         _log.warning("chunk is run again", tag=tag, reason=died.reason, index=died.index)
+
+
+def _spared(piece: wire.Job, died: WorkerDied) -> bool:
+    return died.blameless and piece.attempts < _MOST_ATTEMPTS
 
 
 def _tag(piece: wire.Job) -> str:

@@ -20,8 +20,10 @@ from bridge.workers import wire
 # A chunk goes in one write, as far as the kernel allows (net.core.wmem_max): by default 208 KiB, of
 # which the kernel's own bookkeeping takes a part.
 _SOCKET_BUFFER = 4 << 20
-# Seconds. In that time a process takes 100 MiB more, if it does nothing else; a look is 10 µs.
-_LOOK_AT_MEMORY_EVERY = 0.05
+# Seconds between two looks at a worker's memory, and at that of one with half of what it may hold.
+# A look is 15 µs.
+_LOOK_EVERY = 0.05
+_LOOK_OFTEN = 0.01
 _LAST_WORDS = 5.0  # seconds for the socket to be read to its end, once its process has ended
 
 Entries = bytes | bytearray | memoryview
@@ -35,16 +37,24 @@ class WorkerDied(BridgeError):
         index: the event it had come to, if the job was a careful one.
         total: how many events the entries hold, likewise.
         deadline: whether it was ended because it overran its deadline.
+        blameless: whether it would have ended with other events as well.
     """
 
     def __init__(
-        self, reason: str, *, index: int | None, total: int | None, deadline: bool
+        self,
+        reason: str,
+        *,
+        index: int | None,
+        total: int | None,
+        deadline: bool,
+        blameless: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.index = index
         self.total = total
         self.deadline = deadline
+        self.blameless = blameless
 
 
 @dataclass(slots=True, eq=False)
@@ -164,6 +174,8 @@ class Worker:
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reason: str | None = None
+        self._resident = 0
+        self._oversized = False
         self.overran = False
         self.cpu_seconds = 0.0
         self.traceback: str | None = None
@@ -218,7 +230,7 @@ class Worker:
         self._transport.write(wire.frame(self._start))
         self._watch = loop.create_task(self._wait())
         if self._memory_limit is not None:
-            self._look_at_memory(self._memory_limit)
+            self._watch_memory()
 
     def submit(self, assignment: Assignment) -> None:
         """Send a job; its future gets the reply, or :class:`WorkerDied`."""
@@ -267,23 +279,32 @@ class Worker:
             case wire.Ready() | wire.Unloadable():
                 self.loaded = isinstance(reply, wire.Ready)
                 self.ready.set_result(reply)
-            case wire.Progress(index, total):
-                current = self._jobs[0]
-                current.index, current.total = index, total
-                self._restart_timer()
             case wire.Broken(reason, traceback):
                 self._reason = f"ended by {reason}"
                 self.traceback = traceback
+            case _ if not self._jobs:
+                pass  # it was ended for what it holds, and others have its jobs
+            case wire.Progress(index, total):
+                current = self._jobs[0]
+                current.total = total
+                # If it holds too much, that comes of the event before this one.
+                if not self._too_large():
+                    current.index = index
+                    self._restart_timer()
             case _:
                 assignment = self._jobs.popleft()
                 self._restart_timer()
                 wanted = not assignment.reply.done()
                 if isinstance(reply, wire.Done):
+                    self._resident = reply.resident_bytes
                     self._on_done(self, reply, len(body), wanted=wanted)
                 if wanted:
                     assignment.reply.set_result((reply, body))
                 if self._closing and not self._jobs and self._transport is not None:
                     self._transport.close()
+                elif self._too_large():
+                    jobs, self._jobs = list(self._jobs), deque()
+                    self._on_orphans(jobs)
                 self._on_idle()
 
     def _on_lost(self) -> None:
@@ -304,18 +325,28 @@ class Worker:
         self.overran = True
         self.kill(f"did not return within the deadline of {self._deadline:g} s")
 
-    def _look_at_memory(self, limit: int) -> None:
+    def _watch_memory(self) -> None:
         # The container's limit is no help: with cgroup v2 the kernel ends all processes there
         # (memory.oom.group), and the events that were to blame come again for ever. Nor is
         # RLIMIT_DATA, which counts what libraries reserve and never touch, as a thread its stack.
-        if self._reason is not None or self._transport is None:
+        assert self._memory_limit is not None
+        if self._transport is None or self._too_large():
             return
-        if held := memory.held_beyond(limit, self.pid):
-            most = f"more than workers.memory_limit, {limit >> 20} MiB"
-            self.kill(f"held {held >> 20} MiB of memory, {most}")
-            return
+        often = memory.resident(self.pid) > self._memory_limit // 2
         loop = asyncio.get_running_loop()
-        loop.call_later(_LOOK_AT_MEMORY_EVERY, self._look_at_memory, limit)
+        loop.call_later(_LOOK_OFTEN if often else _LOOK_EVERY, self._watch_memory)
+
+    def _too_large(self) -> bool:
+        """Return whether the process was ended because it held more than it may; end it if so."""
+        limit = self._memory_limit
+        if self._oversized or limit is None or self._reason is not None:
+            return self._oversized
+        if memory.resident(self.pid) <= limit or (held := memory.held(self.pid)) <= limit:
+            return False
+        self._oversized = True
+        most = f"more than workers.memory_limit, {limit >> 20} MiB"
+        self.kill(f"held {-(-held >> 20)} MiB of memory, {most}")
+        return True
 
     async def _wait(self) -> None:
         assert self._process is not None
@@ -330,7 +361,14 @@ class Worker:
             self.ready.set_result(wire.Unloadable([f"a worker ended while it loaded: {reason}"]))
         if jobs and not jobs[0].reply.done():
             jobs[0].reply.set_exception(
-                WorkerDied(reason, index=jobs[0].index, total=jobs[0].total, deadline=self.overran)
+                WorkerDied(
+                    reason,
+                    index=jobs[0].index,
+                    total=jobs[0].total,
+                    deadline=self.overran,
+                    # Where it held much before, any event would have been one too many.
+                    blameless=self._oversized and self._resident > (self._memory_limit or 0) // 2,
+                )
             )
         self._on_orphans(jobs[1:])
         self._on_end(self, None if asked else reason)

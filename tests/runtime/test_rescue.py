@@ -117,6 +117,64 @@ def test_events_that_take_all_memory_and_a_filter_that_loses_some_with_each(rig)
     assert restarts > 6  # three for each of these; the others lost a GiB
 
 
+KEEPING = """
+import time
+
+HELD = [bytearray(1 << 20) for _ in range(220)]
+
+@bridge.filter("ad.**")
+def keep(record: dict) -> dict:
+    if record["id"] == 50:
+        HELD.append(bytes(1 << 20) * 60)
+    if record["id"] == 51:
+        time.sleep(0.3)
+    return record
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nobody_pays_for_what_the_event_before_has_kept(rig, workers):
+    running = rig(KEEPING, workers__memory_limit="300MiB", workers__count=workers)
+    for turn in range(4):
+        send(running.port, [{"id": i, "turn": turn} for i in range(200)])
+    out = running.received.records("ad.click")
+    dead = running.received.records("error.ad.click")
+    assert sorted((one["turn"], one["id"]) for one in out + [d["record"] for d in dead]) == [
+        (turn, i) for turn in range(4) for i in range(200)
+    ]
+    # On a worker as it has loaded the filters this event is not too much, and so it comes through.
+    assert not dead
+    assert running.sidecar.metrics()["fluent_bridge_worker_restarts_total"] >= 1
+
+
+def test_files_that_are_mapped_do_not_count_and_what_is_held_while_loading_does(rig, tmp_path):
+    table = tmp_path / "table"
+    table.write_bytes(bytes(100 << 20))
+    mapped = f"""
+import mmap
+FILE = open({str(table)!r}, "rb")
+TABLE = mmap.mmap(FILE.fileno(), 0, access=mmap.ACCESS_READ)
+assert not any(TABLE[i] for i in range(0, len(TABLE), 4096))
+
+@bridge.filter("ad.**")
+def pass_on(record: dict) -> bool:
+    return True
+"""
+    running = rig(mapped, workers__memory_limit="100MiB", filters__reload_interval=0.2)
+    send(running.port, [{"id": 1}])
+    assert running.received.records("ad.click") == [{"id": 1}]
+    file = tmp_path / "filters0" / "filters.py"
+    file.write_text(
+        "HELD = bytes(1 << 20) * 200\n" + file.read_text() + "\nimport time\ntime.sleep(1)"
+    )
+    ends = time.monotonic() + 30
+    while not running.sidecar.metrics()["fluent_bridge_filters_outdated"]:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    (line,) = (one for one in running.sidecar.log() if "filters not reloaded" in one["event"])
+    assert "more than workers.memory_limit, 100 MiB" in str(line["mistakes"])
+
+
 def test_order_within_a_chunk_survives_the_cut(rig):
     running = rig(POISON)
     events = [{"id": i} for i in range(1000)]

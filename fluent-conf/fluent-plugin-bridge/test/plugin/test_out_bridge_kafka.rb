@@ -56,6 +56,22 @@ class BridgeKafkaOutputTest < Test::Unit::TestCase
   def with_error_label
     label = Fluent::Engine.root_agent.add_label('@ERROR')
     label.configure(config_element('label', '@ERROR', {}, [config_element('match', '**', { '@type' => 'null' })]))
+    label
+  end
+
+  # Whether it says at its start that the label is missing.
+  def misses_error_label?(within: nil)
+    driver = driver('topic x')
+    driver.instance.instance_variable_set(:@router, within.event_router) if within
+    driver.run
+    driver.logs.any? { |line| line.include?('there is no <label @ERROR>') }
+  end
+
+  test 'a missing @ERROR label is said, and only a missing one' do
+    assert_true(misses_error_label?)
+    label = with_error_label
+    assert_false(misses_error_label?)
+    assert_false(misses_error_label?(within: label))
   end
 
   data('without a buffer' => '', 'buffered' => "<buffer tag>\nflush_mode immediate\n</buffer>")
