@@ -4,7 +4,10 @@
 set -eu
 cd "$(dirname "$0")"
 manifests=$(kubectl kustomize .)
-sidecar=${SIDECAR_IMAGE:-$(printf "%s\n" "$manifests" | sed -n 's/.* image: \(.*fluent-bridge-sidecar[:@].*\)/\1/p')}
+# The first image below initContainers, whatever it is called.
+image=$(printf "%s\n" "$manifests" | awk '/ initContainers:/ { found = 1 } found && / image: / { print $NF; exit }')
+sidecar=${SIDECAR_IMAGE:-$image}
+[ -n "$sidecar" ] || { echo "$0: the manifests have no sidecar: name its image in SIDECAR_IMAGE" >&2; exit 1; }
 
 in_sidecar() { ${DOCKER:-docker} run --rm --read-only --volume "$PWD:/work:ro" "$sidecar" "$@"; }
 

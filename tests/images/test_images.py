@@ -159,15 +159,6 @@ def test_versions_are_those_of_the_lock(built, image, lock, pattern):
     assert installed == {name: version for name, version in locked.items() if name not in of_others}
 
 
-def test_the_locks_of_sidecar_and_project_agree():
-    pins = r"^([\w-]+)==(\S+)"
-    of_project = dict(re.findall(pins, (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    of_image = dict(
-        re.findall(pins, (ROOT / "images/sidecar/requirements.lock").read_text(), re.MULTILINE)
-    )
-    assert of_image == {name: of_project.get(name) for name in of_image}
-
-
 # -- on the node ---------------------------------------------------------------------------------------------------
 
 

@@ -52,14 +52,14 @@ FAULTS = {  # and how many seconds events flow meanwhile
 SMOKE = (nothing, restart_all_pods_in_turn)
 ROOM = len(FAULTS) + 3  # tests of a road
 
-# Data is what workers.memory_limit counts; what is shared only the kernel sees. An id that ends in 013 is refused
-# anyway, so its dead letter is expected.
+# Memory of its own, and such as can be shared. An id that ends in 013 is refused anyway, so its dead letter is expected.
 GREEDY = """
 import mmap
 
 def take(what):
-    if what == "data":
-        bytearray(8 << 30)
+    own = []
+    while what == "data":
+        own.append(bytearray(1 << 20))
     shared = mmap.mmap(-1, 8 << 30)
     while True:
         shared.write(bytes(1 << 20))
@@ -184,7 +184,7 @@ def test_the_sidecar_is_there_before_fluentd_and_goes_after_it(road):
 
 @pytest.mark.parametrize("memory", ["data", "shared"])
 def test_out_of_memory_in_a_worker(road, figures, memory):
-    """By the limit of workers, and behind its back, so that the kernel has to act."""
+    """An event that alone takes all of it is a dead letter, and only workers are replaced."""
     pods = road.pods
     load(pods, GREEDY + f"# {memory}\n")
     restarts = pods.restarts()
@@ -205,6 +205,10 @@ def test_out_of_memory_in_a_worker(road, figures, memory):
         await_until(lambda: replaced() >= before + 2, pods.describe)
     road.check(ids, figures, f"out of memory ({memory})", time.monotonic() - began)
     assert pods.restarts() == restarts, "only workers were to be replaced"
+    logs = "".join(
+        pods.kubectl("logs", pod, "-c", "sidecar", "--tail", "200") for pod in pods.all()
+    )
+    assert "more than workers.memory_limit" in logs
 
 
 def test_buffers_survive_the_deletion_of_their_pod(road, figures):

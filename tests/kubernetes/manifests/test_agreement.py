@@ -118,9 +118,10 @@ def test_memory_is_enough_for_what_the_settings_allow(everything):
         limit = int(re.fullmatch(r"(\d+)Mi", resources["limits"]["memory"])[1])
         worker = settings.workers.memory_limit / 2**20 + 15  # mapped files do not count there
         in_flight = settings.delivery.bytes_in_flight / 2**20
-        # README.md, "Running it"; twice the workers while filters are loaded anew. At other times one may overshoot.
+        # README.md, "Running it"; twice the workers while filters are loaded anew.
         assert limit >= 75 + in_flight + 2 * cpus(sidecar) * worker, name
-        assert limit >= 75 + in_flight + cpus(sidecar) * worker + 100, name
+        # At other times there is room for what one takes before it is seen and ended.
+        assert limit >= 75 + in_flight + cpus(sidecar) * worker + 200, name
 
 
 def test_the_number_of_workers_is_that_of_the_cpus(everything):
@@ -283,12 +284,16 @@ def test_ci_of_the_example_asks_for_what_the_command_does(monkeypatch):
         assert cli.main(one.split()) == 0
 
 
-def test_ci_of_the_example_takes_the_image_of_the_pod(example, tmp_path):
-    documents = example(uncommented)
+@pytest.mark.parametrize("name", ["fluent-bridge-sidecar", "filters-of-ads"])
+def test_ci_of_the_example_takes_the_image_of_the_pod(example, tmp_path, name):
+    documents = example(
+        lambda text: uncommented(text).replace(".com/fluent-bridge-sidecar", f".com/{name}")
+    )
     environ = {**os.environ, "DOCKER": "echo", "MANIFESTS": str(tmp_path / "manifests.yaml")}
     environ.pop("SIDECAR_IMAGE", None)
     done = subprocess.run([example.folder / "ci.sh"], env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     image = containers(documents)["sidecar"]["image"]
+    assert f"/{name}" in image
     assert [line.split()[5] for line in done.stdout.splitlines()] == [image, image]
     assert list(yaml.safe_load_all((tmp_path / "manifests.yaml").read_text())) == documents

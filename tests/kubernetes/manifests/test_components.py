@@ -196,3 +196,17 @@ def test_names_of_a_second_pipeline_are_its_own(with_components, own):
     ]
     assert len(secrets) == 6
     assert all(("Secret", name) in there for name in secrets)
+
+
+def test_a_second_pipeline_has_no_monitoring_of_its_own(build, in_words):
+    def watching(documents):
+        return sorted(
+            one["kind"]
+            for one in documents
+            if one["apiVersion"].startswith("monitoring.coreos.com")
+            or "grafana_dashboard" in one["metadata"].get("labels", {})
+        )
+
+    first = build(K8S / "overlays" / "production")
+    assert watching(first) == ["ConfigMap", "PodMonitor", "PrometheusRule"]
+    assert watching(in_words["a second pipeline"]) == []
