@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -149,15 +149,11 @@ def feed(
     beside = results is not None and sys.stdout.isatty()
     with closing(target), Bar(target.name, tally, shown=not beside) as bar:
 
-        def events() -> Iterator[Sample]:
+        def events() -> Generator[Sample, None, None]:
             for _ in range(repeat):
                 with samples.Source(file, format.value if format else None) as source:
                     bar.follow(source, repeat)
                     yield from samples.read(source)
-
-        stream: Iterable[Sample] = itertools.islice(events(), limit)
-        if settings.filters.payload == "json":
-            stream = samples.documents(stream, settings.filters.payload_key)
 
         def each(outcome: Outcome | None) -> None:
             bar.update()
@@ -166,13 +162,17 @@ def feed(
 
         def run() -> None:
             target.open()
-            send(
-                _tagged(samples.chunks(stream, _size(chunk, rate), tag=tag)),
-                target,
-                tally,
-                rate=rate,
-                each=each,
-            )
+            with closing(events()) as read:  # the file, too, where sending ends early
+                stream: Iterable[Sample] = itertools.islice(read, limit)
+                if settings.filters.payload == "json":
+                    stream = samples.documents(stream, settings.filters.payload_key)
+                send(
+                    _tagged(samples.chunks(stream, _size(chunk, rate), tag=tag)),
+                    target,
+                    tally,
+                    rate=rate,
+                    each=each,
+                )
 
         end = _end_of(run)
     if tally.chunks or not isinstance(end, SampleError):
