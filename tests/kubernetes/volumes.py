@@ -77,9 +77,6 @@ class Volumes:
         )
         return self._folder / Path(volume)
 
-    def chunks(self, pods):
-        """Return how many chunks stand in the first buffer of each of these pods, the one before the sidecar."""
-        return [
-            sum(1 for file in self._path(pod).glob("worker*/to_sidecar/buffer/*.log"))
-            for pod in pods
-        ]
+    def chunks(self, pod):
+        """Return how many chunks stand in the first buffer of a pod, the one before the sidecar."""
+        return sum(1 for file in self._path(pod).glob("worker*/to_sidecar/buffer/*.log"))
