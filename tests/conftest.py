@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 
+import images_rig
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -126,6 +127,14 @@ def node(kubectl):
     yield Node
     if own:
         Node.stop()
+
+
+@pytest.fixture(scope="session")
+def images(node):
+    """The project's images, built and on the node: {name: tag}."""
+    if why := images_rig.missing():
+        pytest.skip(why)
+    return images_rig.load(node)
 
 
 @pytest.fixture

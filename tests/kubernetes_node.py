@@ -49,12 +49,6 @@ class Node:
         cls._run("ctr", "images", "tag", "--force", image, other)
 
     @staticmethod
-    def kubelet_log():
-        """Return what the kubelet has written."""
-        state = Path(os.environ["KUBECONFIG"]).parents[1]
-        return (state / "logs" / "kubelet.log").read_text(errors="replace")
-
-    @staticmethod
     def processes(container):
         """Return the processes of a container, as this machine numbers them: {number in the container: number here}."""
         found = {}

@@ -25,14 +25,13 @@ import uvloop
 from bridge import instruments, loading, logs
 from bridge.errors import LoadError, ProtocolError, Retry
 from bridge.forward import codec
-from bridge.memory import keep_freed_buffers
+from bridge.memory import keep_freed_buffers, resident
 from bridge.pipeline import Outcome, Pipeline, Tap
 from bridge.workers import wire
 
 JOBS_BETWEEN_COLLECTIONS = 16
 _KEEP_BUFFER = 8 << 20  # a buffer that one large chunk made larger than this is given back
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PAGE = resource.getpagesize()
 
 
 class Channel:
@@ -192,7 +191,7 @@ class Worker:
                 filters=outcome.filters,
                 instruments=instruments.drain(),
                 cpu_seconds=usage.ru_utime + usage.ru_stime,
-                resident_bytes=_resident_bytes(),
+                resident_bytes=resident(os.getpid()),
                 tapped=[
                     (who, line)
                     for (who, *_), tap in zip(job.taps, taps, strict=True)
@@ -231,11 +230,6 @@ class Worker:
             progress=progress,
             taps=taps,
         )
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - once a chunk
-        return int(file.read().split()[1]) * _PAGE
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from ids import Topics, event
+from ids import ENRICH, Topics, event
 from units import Replica
 
 from bridge.cli import main
@@ -35,18 +35,10 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 PARTITIONS = 3
 LETTERS = 3_000
 
-BUG = """
-import bridge
-
-@bridge.filter("**")
-def enrich(record: dict) -> dict:
-    if record["id"] % 500 == 13:
-        raise bridge.Reject("unlucky")
-    if record["id"] % 5 == 0:
-        record["price"] / record["discount"]
-    record["site"] = record["url"].split("/", 3)[2]
-    return record
-"""
+BUG = ENRICH.replace(
+    '    record["site"]',
+    '    if record["id"] % 5 == 0:\n        record["price"] / record["discount"]\n    record["site"]',
+)
 MENDED = BUG.replace('record["price"] / record["discount"]', "pass")
 
 

@@ -1,4 +1,4 @@
-"""The images, built once, read, and on the node."""
+"""The images, built once and read."""
 
 import images_rig
 import pytest
@@ -10,9 +10,3 @@ def built():
     if why := images_rig.missing():
         pytest.skip(why)
     return {name: images_rig.read(images_rig.archive(name)) for name in images_rig.IMAGES}
-
-
-@pytest.fixture(scope="session")
-def images(node, built):
-    """The images on the node: {name: tag}."""
-    return images_rig.load(node)

@@ -113,7 +113,8 @@ def test_an_archive_that_cannot_be_written_fails_the_build(built, tmp_path):
 
 
 def test_names_have_the_registry_before_them(built, tmp_path):
-    images_rig.script("sidecar", REGISTRY="localhost:1/ads", ARCHIVES=tmp_path)
+    done = images_rig.script("sidecar", REGISTRY="localhost:1/ads", ARCHIVES=tmp_path)
+    assert done.returncode == 0, done.stderr
     (archive,) = tmp_path.iterdir()
     assert images_rig.read(archive).names == [
         f"localhost:1/ads/fluent-bridge-sidecar:{__version__}"

@@ -1,6 +1,5 @@
-"""A Kafka that pods reach, and the project's images on the node."""
+"""A Kafka that pods reach."""
 
-import images_rig
 import pytest
 from kubernetes_node import Node
 
@@ -18,11 +17,3 @@ def broker(node, tmp_path_factory):
         yield one
     finally:
         one.stop()
-
-
-@pytest.fixture(scope="session")
-def images(node):
-    """The project's images, built and on the node."""
-    if why := images_rig.missing():
-        pytest.skip(why)
-    return images_rig.load(Node)

@@ -4,7 +4,7 @@ import json
 
 from ids import ENRICH
 from kubernetes_node import Node
-from monitoring import targets
+from monitoring import GROUPS, targets
 from pods import FLUENTD, MOST_REPLICAS, NAME, REPLICAS, SELECTOR, SIDECAR, await_until, statuses
 from prometheus_server import PrometheusServer
 
@@ -97,7 +97,7 @@ def change_the_filter_to_one_that_does_not_load(road):
             pods.namespace, name, pod["status"]["podIP"], admin=SIDECAR, metrics=FLUENTD
         )
     ]
-    with PrometheusServer(pods.folder(), scraped, pods.alerts()) as prometheus:
+    with PrometheusServer(pods.folder(), scraped, GROUPS) as prometheus:
         load(pods, BROKEN, "failed")
         for pod in pods.all():
             status, text = pods.fetch(pod, "/readyz")

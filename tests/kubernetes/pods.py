@@ -31,10 +31,9 @@ class Pods:
         folder: empty; for the repository, and for the manifests that it refers to.
         namespace: made here; it enforces the Pod Security Standard "restricted".
         components: names of k8s/components.
-        environment: what stands in the ConfigMap fluentd-env beside the topics.
     """
 
-    def __init__(self, kubectl, folder, namespace, topics, *, components=(), environment=None):
+    def __init__(self, kubectl, folder, namespace, topics, *, components=()):
         self._kubectl = kubectl
         self.namespace = namespace
         self.repository = folder / "examples" / "kustomize"
@@ -63,7 +62,6 @@ class Pods:
                             "INPUT_TOPICS": topics.input,
                             "OUTPUT_TOPIC": topics.output,
                             "DEAD_LETTER_TOPIC": topics.dead,
-                            **(environment or {}),
                         }.items()
                     ],
                 }
@@ -99,12 +97,6 @@ class Pods:
         """Bring the repository into the cluster."""
         (self._mine / "kustomization.yaml").write_text(yaml.safe_dump(self._kustomization))
         self._kubectl("apply", "-k", self._mine)
-
-    def alerts(self):
-        """Return the rules of the component `monitoring`, which the cluster itself has no kind for."""
-        text = (self._mine.parent / "k8s/components/monitoring/rules.yaml").read_text()
-        (rule,) = (each for each in yaml.safe_load_all(text) if each["kind"] == "PrometheusRule")
-        return rule["spec"]
 
     def remove(self):
         """Remove the namespace with all that is in it."""
@@ -144,9 +136,9 @@ class Pods:
         self.kubectl("scale", f"statefulset/{NAME}", f"--replicas={count}")
         self.wait_ready(count)
 
-    def rollout(self, verb, *arguments):
+    def rollout(self, verb):
         """Begin a rollout, and wait until it is over."""
-        self.kubectl("rollout", verb, f"statefulset/{NAME}", *arguments)
+        self.kubectl("rollout", verb, f"statefulset/{NAME}")
         self.wait_rollout()
 
     def wait_rollout(self):
