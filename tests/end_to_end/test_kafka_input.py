@@ -606,8 +606,8 @@ def secured(tmp_path_factory, certificates):
     ports = [bridge.local.kafka.free_port() for _ in range(2)]
     plain = bridge.local.kafka.server_properties
 
-    def properties(port, controller_port, data):
-        settings = plain(port, controller_port, data)
+    def properties(port, controller_port, data, **options):
+        settings = plain(port, controller_port, data, **options)
         for name in ("listeners", "advertised.listeners"):
             settings[name] += f",SASL_PLAINTEXT://127.0.0.1:{ports[0]},SSL://127.0.0.1:{ports[1]}"
         settings["listener.security.protocol.map"] += ",SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL"
