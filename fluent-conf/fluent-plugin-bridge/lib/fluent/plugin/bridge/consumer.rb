@@ -20,7 +20,8 @@ module Fluent
         # rd_kafka_assignment_apply_offsets and rd_kafka_assignment_handle_OffsetFetch).
         STUCK = 'Failed to fetch committed offset'
         REWIND_EVERY = 1.0 # seconds, for those that are stuck
-        private_constant :CONSUMER, :FIRST_STEP, :STUCK, :REWIND_EVERY
+        FETCH_WAIT = 500 # milliseconds; librdkafka's default
+        private_constant :CONSUMER, :FETCH_WAIT, :FIRST_STEP, :STUCK, :REWIND_EVERY
 
         # @param options [Hash{String => Object}] settings of librdkafka
         # @param topics [Array<String>] topics, or regular expressions that begin with ^
@@ -40,7 +41,8 @@ module Fluent
           @bytes_a_message = nil
           @positions = {}
           open
-          @starts = StartOffsets.new(@handle, options.fetch('auto.offset.reset', 'earliest'), log)
+          reset = options.fetch('auto.offset.reset', 'earliest')
+          @starts = StartOffsets.new(@handle, reset, options.fetch('fetch.wait.max.ms', FETCH_WAIT).to_i, log)
           begin
             subscribe(topics)
           rescue StandardError
@@ -65,7 +67,7 @@ module Fluent
         def read(max_events:, max_bytes:, timeout:, wait:)
           resume
           rewind if @disturbed || (@rewind_at && now > @rewind_at)
-          assign_anew(@starts.find)
+          start_where_wanted
           @revoked = false
           limit = limit_of(max_events, max_bytes)
           @pointers = FFI::MemoryPointer.new(:pointer, max_events) if @pointers.nil? || @pointers.size < max_events * 8
@@ -261,6 +263,12 @@ module Fluent
                     KafkaError.take(result, "Kafka #{doing}")
                   end
           raise error if error
+        end
+
+        # With an eager protocol all partitions are assigned anew for the sake of one, so the offsets of all are asked for:
+        # librdkafka would find none for those that nothing has been committed of yet, and they would take turns.
+        def start_where_wanted
+          assign_anew(@starts.find(cooperative? ? [] : @assigned.keys)) if @starts.wanted?
         end
 
         # @param offsets [Hash{Array(String, Integer) => Integer}] where to read on in partitions that are assigned

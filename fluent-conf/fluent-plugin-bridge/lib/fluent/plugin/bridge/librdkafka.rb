@@ -58,8 +58,6 @@ module Fluent
         ERR__PURGE_INFLIGHT = -151
 
         PARTITION_UNASSIGNED = -1
-        OFFSET_END = -1
-        OFFSET_BEGINNING = -2
         OFFSET_INVALID = -1001
         MSG_F_COPY = 0x2
         MSG_F_PARTITION = 0x8
@@ -159,7 +157,7 @@ module Fluent
         attach_function :rd_kafka_seek_partitions, %i[pointer pointer int], :pointer, blocking: true
         attach_function :rd_kafka_commit, %i[pointer pointer int], :int, blocking: true
         attach_function :rd_kafka_committed, %i[pointer pointer int], :int, blocking: true
-        attach_function :rd_kafka_query_watermark_offsets, %i[pointer string int32 pointer pointer int], :int, blocking: true
+        attach_function :rd_kafka_offsets_for_times, %i[pointer pointer int], :int, blocking: true
         attach_function :rd_kafka_get_watermark_offsets, %i[pointer string int32 pointer pointer], :int
         attach_function :rd_kafka_consumer_close, %i[pointer], :int, blocking: true
         attach_function :rd_kafka_consumer_group_metadata, %i[pointer], :pointer

@@ -15,22 +15,28 @@ module Fluent
       class StartOffsets
         # For librdkafka: the partition is not read, and a message with this code says so.
         SETTING = { 'auto.offset.reset' => 'error' }.freeze
+        # Timestamps that ask for the ends of a partition (Kafka's ListOffsets).
+        BEGINNING = -2
+        LAST = -1
         # What users may choose, as in librdkafka's CONFIGURATION.md.
         RESETS = {
-          'earliest' => Librdkafka::OFFSET_BEGINNING, 'smallest' => Librdkafka::OFFSET_BEGINNING,
-          'beginning' => Librdkafka::OFFSET_BEGINNING,
-          'latest' => Librdkafka::OFFSET_END, 'largest' => Librdkafka::OFFSET_END, 'end' => Librdkafka::OFFSET_END
+          'earliest' => BEGINNING, 'smallest' => BEGINNING, 'beginning' => BEGINNING,
+          'latest' => LAST, 'largest' => LAST, 'end' => LAST
         }.freeze
-        ANSWER = 1.0 # seconds to wait for an answer; while a transaction is open there is none
+        # Seconds to wait for an answer; while a transaction is open there is none. On top comes fetch.wait.max.ms: a broker
+        # answers in turn, and a fetch before may wait for messages.
+        ANSWER = 1.0
         PAUSE = 1.0 # seconds until the next question
-        private_constant :ANSWER, :PAUSE
+        private_constant :BEGINNING, :LAST, :ANSWER, :PAUSE
 
         # @param handle [FFI::Pointer] the consumer
         # @param reset [String] what to do where the group has no offset, or one whose message is gone
+        # @param fetch_wait [Integer] fetch.wait.max.ms
         # @param log [Fluent::Log]
-        def initialize(handle, reset, log)
+        def initialize(handle, reset, fetch_wait, log)
           @handle = handle
           @reset = reset
+          @milliseconds = (ANSWER * 1000).to_i + fetch_wait
           @log = log
           @wanted = {}
           @next = 0
@@ -46,63 +52,85 @@ module Fluent
           @wanted.delete(partition)
         end
 
-        # @return [Hash{Array(String, Integer) => Integer}] where to read on, for those that the broker gave an answer for
-        def find
+        # @return [Boolean] whether there are partitions that are not read
+        def wanted?
+          @wanted.any?
+        end
+
+        # @param others [Array<Array(String, Integer)>] partitions that are read, and will be assigned anew together with these
+        # @return [Hash{Array(String, Integer) => Integer}] where to read on, for those that the broker gave an answer for;
+        #   empty if that are only the others
+        def find(others = [])
           return {} if @wanted.empty? || now < @next
 
-          offsets = committed(@wanted).to_h { |partition, offset| [partition, start(partition, offset)] }.compact
-          @next = now + PAUSE if offsets.size < @wanted.size
-          offsets
+          asked = others.to_h { |partition| [partition, Librdkafka::OFFSET_INVALID] }.merge(@wanted)
+          offsets = starts(committed(asked))
+          answered = @wanted.count { |partition, _| offsets.key?(partition) }
+          @next = now + PAUSE if answered < @wanted.size
+          answered.zero? ? {} : offsets
         end
 
         private
 
-        # @return [Hash{Array(String, Integer) => Integer}] OFFSET_INVALID where there is none; empty if there is no answer
+        # @return [Hash{Array(String, Integer) => Integer}] OFFSET_INVALID where there is none; without those there is no answer for
         def committed(partitions)
-          Partitions.list(partitions) do |list|
-            next {} unless Librdkafka.rd_kafka_committed(@handle, list, milliseconds).zero?
+          ask(partitions) { |list| Librdkafka.rd_kafka_committed(@handle, list, @milliseconds) }
+        end
 
-            Partitions.elements(list).reject { |element| element[:err].positive? }.to_h do |element|
-              [[element[:topic], element[:partition]], element[:offset]]
-            end
+        # @return [Hash{Array(String, Integer) => Integer}] the offset of the first message, or the one after the last, of each
+        #   partition; without those there is no answer for
+        def edges(partitions, edge)
+          asked = partitions.to_h { |partition| [partition, edge] }
+          ask(asked) { |list| Librdkafka.rd_kafka_offsets_for_times(@handle, list, @milliseconds) }
+        end
+
+        def ask(offsets)
+          return {} if offsets.empty?
+
+          Partitions.list(offsets) do |list|
+            next {} unless yield(list).zero?
+
+            Partitions.elements(list).select { |element| element[:err].zero? }
+                      .to_h { |element| [[element[:topic], element[:partition]], element[:offset]] }
           end
         end
 
-        # @return [Integer, nil] where to go on reading; nil: not known yet
-        def start(partition, offset)
-          return first(partition) if offset == Librdkafka::OFFSET_INVALID
+        # @param committed [Hash{Array(String, Integer) => Integer}]
+        # @return [Hash{Array(String, Integer) => Integer}] where to go on reading, as far as it is known
+        def starts(committed)
+          lows = edges(committed.keys, BEGINNING)
+          # Where nothing has been committed the end is of interest only to those who want to begin there.
+          ends = edges(committed.select { |_, offset| offset >= 0 || at_end? }.keys, LAST)
+          committed.filter_map do |partition, offset|
+            place = start(partition, offset, lows[partition], ends[partition])
+            [partition, place] if place
+          end.to_h
+        end
 
-          low, high = watermarks(partition)
-          return if low.nil?
+        def start(partition, offset, low, high)
+          return first(partition, low, high) if offset == Librdkafka::OFFSET_INVALID
+          return if low.nil? || high.nil?
           return offset if offset.between?(low, high)
 
           @log.warn("Kafka topic #{partition.join(' [')}]: the group's offset #{offset} is not there any more, only #{low} to #{high}" \
                     "#{": #{low - offset} messages were deleted unread" if offset < low}; reads on at the #{@reset}; " \
                     'if the topic was not made anew, raise its retention.ms and retention.bytes')
-          first(partition)
+          first(partition, low, high)
         end
 
-        # The end is elsewhere a moment later: whoever asks again, because a batch failed or a member was replaced before
-        # its first commit, would leave out what came meanwhile. So it is committed before anything is read.
-        def first(partition)
-          reset = RESETS.fetch(@reset)
-          return reset unless reset == Librdkafka::OFFSET_END
+        # A number and nothing like "the beginning": librdkafka would ask for the offset of that, and where the partition is
+        # assigned anew before the answer is there, it would ask once more half a second later and go back to it, whatever
+        # has been read and committed meanwhile (rdkafka_partition.c of 2.15, rd_kafka_toppar_handle_Offset, OUTDATED).
+        def first(partition, low, high)
+          return low unless at_end?
 
-          _, high = watermarks(partition)
+          # The end is elsewhere a moment later: whoever asks again, because a batch failed or a member was replaced before
+          # its first commit, would leave out what came meanwhile. So it is committed before anything is read.
           Partitions.list(partition => high) { |list| high if Librdkafka.rd_kafka_commit(@handle, list, 0).zero? } if high
         end
 
-        # @return [Array<Integer>, nil] the first offset and the one after the last; nil if there is no answer
-        def watermarks(partition)
-          low = FFI::MemoryPointer.new(:int64)
-          high = FFI::MemoryPointer.new(:int64)
-          return unless Librdkafka.rd_kafka_query_watermark_offsets(@handle, *partition, low, high, milliseconds).zero?
-
-          [low, high].map(&:read_int64)
-        end
-
-        def milliseconds
-          (ANSWER * 1000).to_i
+        def at_end?
+          RESETS.fetch(@reset) == LAST
         end
 
         def now
