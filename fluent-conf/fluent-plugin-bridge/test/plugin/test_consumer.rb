@@ -133,6 +133,19 @@ class ConsumerTest < Test::Unit::TestCase
     assert_empty watch(reader, 3)
   end
 
+  test 'finds out where to begin beside a partition that gives no answer' do
+    topic = Kafka.topic(partitions: 2)
+    reader = consumer([topic])
+    ends = now + SECONDS
+    step(reader) until reader.assignment.size == 2 || now > ends
+    Kafka.write(topic, numbers(10))
+    starts = reader.instance_variable_get(:@starts)
+    Array.new(3) { |number| starts.want([topic, number]) } # there is no partition 2
+    found = {}
+    found = starts.find while found.empty? && now < ends
+    assert_equal({ [topic, 0] => 0, [topic, 1] => 0 }, found)
+  end
+
   data(KINDS)
   test 'stays in its group while a batch takes long, and loses nothing that came meanwhile' do |kind|
     topic = Kafka.topic

@@ -81,7 +81,7 @@ module Fluent
         #   partition; without those there is no answer for
         def edges(partitions, edge)
           asked = partitions.to_h { |partition| [partition, edge] }
-          ask(asked) { |list| Librdkafka.rd_kafka_offsets_for_times(@handle, list, @milliseconds) }
+          ask(asked) { |list| Librdkafka.rd_kafka_offsets_for_times(@handle, list, @milliseconds) }.select { |_, offset| offset >= 0 }
         end
 
         def ask(offsets)
