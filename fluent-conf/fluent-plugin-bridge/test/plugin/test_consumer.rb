@@ -140,7 +140,7 @@ class ConsumerTest < Test::Unit::TestCase
     step(reader) until reader.assignment.size == 2 || now > ends
     Kafka.write(topic, numbers(10))
     starts = reader.instance_variable_get(:@starts)
-    Array.new(3) { |number| starts.want([topic, number]) } # there is no partition 2
+    3.times { |number| starts.want([topic, number]) } # there is no partition 2
     found = {}
     found = starts.find while found.empty? && now < ends
     assert_equal({ [topic, 0] => 0, [topic, 1] => 0 }, found)

@@ -44,7 +44,7 @@ module Fluent
 
         # @param partition [Array(String, Integer)] topic and number of one that is not read
         def want(partition)
-          @wanted[partition] = Librdkafka::OFFSET_INVALID
+          @wanted[partition] = true
         end
 
         # @param partition [Array(String, Integer)] one that is given up, or is to be read from its committed offset
@@ -61,10 +61,9 @@ module Fluent
         # @return [Hash{Array(String, Integer) => Integer}] where to read on, for those that the broker gave an answer for;
         #   empty if that are only the others
         def find(others = [])
-          return {} if @wanted.empty? || now < @next
+          return {} if now < @next
 
-          asked = others.to_h { |partition| [partition, Librdkafka::OFFSET_INVALID] }.merge(@wanted)
-          offsets = starts(committed(asked))
+          offsets = starts(committed(others | @wanted.keys))
           answered = @wanted.count { |partition, _| offsets.key?(partition) }
           @next = now + PAUSE if answered < @wanted.size
           answered.zero? ? {} : offsets
@@ -74,20 +73,20 @@ module Fluent
 
         # @return [Hash{Array(String, Integer) => Integer}] OFFSET_INVALID where there is none; without those there is no answer for
         def committed(partitions)
-          ask(partitions) { |list| Librdkafka.rd_kafka_committed(@handle, list, @milliseconds) }
+          ask(partitions, Librdkafka::OFFSET_INVALID) { |list| Librdkafka.rd_kafka_committed(@handle, list, @milliseconds) }
         end
 
         # @return [Hash{Array(String, Integer) => Integer}] the offset of the first message, or the one after the last, of each
         #   partition; without those there is no answer for
         def edges(partitions, edge)
-          asked = partitions.to_h { |partition| [partition, edge] }
-          ask(asked) { |list| Librdkafka.rd_kafka_offsets_for_times(@handle, list, @milliseconds) }.select { |_, offset| offset >= 0 }
+          found = ask(partitions, edge) { |list| Librdkafka.rd_kafka_offsets_for_times(@handle, list, @milliseconds) }
+          found.select { |_, offset| offset >= 0 }
         end
 
-        def ask(offsets)
-          return {} if offsets.empty?
+        def ask(partitions, question)
+          return {} if partitions.empty?
 
-          Partitions.list(offsets) do |list|
+          Partitions.list(partitions.to_h { |partition| [partition, question] }) do |list|
             next {} unless yield(list).zero?
 
             Partitions.elements(list).select { |element| element[:err].zero? }
