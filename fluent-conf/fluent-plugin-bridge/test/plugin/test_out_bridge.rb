@@ -51,6 +51,73 @@ class BridgeOutputTest < Test::Unit::TestCase
     assert_equal((0...2000).to_a, subject.events.map { |_, _, ad| ad['id'] }.sort)
   end
 
+  class Collecting < Fluent::Plugin::Output
+    Fluent::Plugin.register_output('collecting', self)
+
+    attr_reader :ids
+
+    def configure(conf)
+      super
+      @ids = Queue.new
+    end
+
+    def write(chunk)
+      chunk.msgpack_each { |_, ad| @ids << ad['id'] }
+    end
+  end
+
+  TAGS = %w[ad.one ad.two].freeze
+
+  TWO_OUTPUTS = TAGS.map { |tag| <<~CONF }.join
+    <match #{tag}>
+      @type bridge
+      @label @OUT
+      address %<address>s
+      <buffer tag>
+        @type memory
+        flush_mode immediate
+        flush_thread_count 2
+        flush_thread_burst_interval 0.001
+      </buffer>
+    </match>
+  CONF
+
+  # The results of 400 ads do not fit into one of its chunks. Only writing to files lets other threads in.
+  ONE_BUFFER = <<~CONF
+    <label @OUT>
+      <match **>
+        @type collecting
+        <buffer>
+          @type file
+          path %<path>s
+          chunk_limit_size 24k
+          flush_interval 0
+          flush_thread_interval 0.01
+          flush_thread_burst_interval 0.001
+        </buffer>
+      </match>
+    </label>
+  CONF
+
+  test 'several flush threads of two outputs emit into one buffer' do
+    path = Dir.mktmpdir
+    conf = format(TWO_OUTPUTS + ONE_BUFFER, address: SidecarProcess.shared.address, path: path)
+    root = Fluent::Engine.root_agent
+    root.configure(Fluent::Config.parse(conf, '(test)', '', true))
+    root.start
+    ads(20_000).each_slice(400).zip(TAGS.cycle) do |some, tag|
+      root.event_router.emit_stream(tag, Fluent::ArrayEventStream.new(some))
+    end
+    ids = root.labels['@OUT'].outputs[0].ids
+    deadline = Fluent::Clock.now + 20
+    sleep 0.1 until ids.size >= 20_000 || Fluent::Clock.now > deadline
+    missing = (0...20_000).to_a - Array.new(ids.size) { ids.pop }
+    assert_equal 0, missing.size, "the first: #{missing.first(20)}"
+  ensure
+    root&.shutdown
+    FileUtils.rm_rf(path)
+  end
+
   test 'a chunk stays while the sidecar is away, with one line a step' do
     sidecar = SidecarProcess.new
     subject = driver(sidecar.address, buffer: { 'retry_wait' => 0.2, 'retry_max_interval' => 1 })
