@@ -9,6 +9,7 @@ An event's name is a short sentence that never varies; what varies stands beside
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -31,7 +32,7 @@ def configure(
         level: the least severe line that is written.
         format: ``auto`` is ``console`` on a terminal, else ``json``.
     """
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     console = format == "console" or (format == "auto" and terminal)
     structlog.configure(
         processors=[
@@ -97,8 +98,11 @@ class _Stderr:
         # Looked up each time: stderr may be another one by now. Past its buffer, which would keep a
         # line that cannot be written, and fail again when the process ends.
         with contextlib.suppress(OSError, ValueError):
-            stream = sys.stderr.buffer
-            getattr(stream, "raw", stream).write(data + b"\n")
+            stream: Any = getattr(sys.stderr, "buffer", sys.stderr)
+            if isinstance(stream, io.TextIOBase):
+                stream.write(f"{data.decode()}\n")  # put there by who wants to read it
+            elif stream is not None:  # which it is where a process begins without one
+                getattr(stream, "raw", stream).write(data + b"\n")
 
     log = debug = info = warn = warning = error = err = fatal = exception = critical = failure = msg
 

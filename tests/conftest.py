@@ -224,15 +224,15 @@ def _issue(folder, name, ca_key):
     own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]) if ca_key else own
     now = dt.datetime.now(dt.UTC)
-    hour = dt.timedelta(hours=1)
+    day = dt.timedelta(days=1)  # all tests take more than an hour
     certificate = (
         x509.CertificateBuilder()
         .subject_name(own)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - hour)
-        .not_valid_after(now + hour)
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
         .add_extension(x509.BasicConstraints(ca=ca_key is None, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),

@@ -57,6 +57,8 @@ def server_properties(
         "group.initial.rebalance.delay.ms": "0",
         # A transaction is aborted when its timeout is over, and not up to 10 s later.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        # Samples are old. Every 5 minutes Kafka deletes what is older than a week by its timestamp.
+        "log.retention.ms": "-1",
         # A misspelt topic is an error and no new topic.
         "auto.create.topics.enable": "false",
     }

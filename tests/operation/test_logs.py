@@ -121,3 +121,19 @@ def test_colours_only_on_a_terminal(form):
 def test_a_log_that_cannot_be_written_stops_nothing():
     with Path("/dev/full").open("wb", buffering=0) as full:
         log("_log.info('said')\n_log.info('and again')", stderr=full)
+
+
+def test_a_process_without_stderr_goes_on():
+    log("import sys; sys.stderr = None; logs.configure(); _log.info('said')")
+
+
+def test_whoever_takes_the_place_of_stderr_gets_the_lines():
+    (line,) = lines(
+        log("""
+        import io, sys
+        before, sys.stderr = sys.stderr, io.StringIO()
+        _log.info("said", peer="\\N{SNOWMAN}")
+        before.write(sys.stderr.getvalue())
+        """)
+    )
+    assert (line["event"], line["peer"]) == ("said", "\N{SNOWMAN}")
