@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+_CLASS = "local"
+_ANY_NODE = {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}
+
 
 class Volumes:
     """Local volumes of one owner.
@@ -20,44 +23,48 @@ class Volumes:
         self._names = []
 
     def create(self, count):
+        """Make volumes, for claims that ask for no class.
+
+        The scheduler binds them. Where the controller does, a pod may wait for minutes: the scheduler
+        has seen the claim unbound, and looks again after five minutes if it misses the change.
+        """
+        self._apply(
+            {
+                "apiVersion": "storage.k8s.io/v1",
+                "kind": "StorageClass",
+                "metadata": {
+                    "name": _CLASS,
+                    "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+                },
+                "provisioner": "kubernetes.io/no-provisioner",
+                "volumeBindingMode": "WaitForFirstConsumer",
+            }
+        )
         for number in range(count):
             name = f"{self._owner}-{number}"
             path = self._folder / name
             path.mkdir()
             self._names.append(name)
-            self._kubectl(
-                "apply",
-                "-f",
-                "-",
-                stdin=json.dumps(
-                    {
-                        "apiVersion": "v1",
-                        "kind": "PersistentVolume",
-                        "metadata": {"name": name},
-                        "spec": {
-                            "capacity": {"storage": "100Gi"},
-                            "accessModes": ["ReadWriteOnce"],
-                            "persistentVolumeReclaimPolicy": "Retain",
-                            "local": {"path": str(path)},
-                            "nodeAffinity": {
-                                "required": {
-                                    "nodeSelectorTerms": [
-                                        {
-                                            "matchExpressions": [
-                                                {
-                                                    "key": "kubernetes.io/os",
-                                                    "operator": "In",
-                                                    "values": ["linux"],
-                                                }
-                                            ]
-                                        }
-                                    ]
-                                }
-                            },
+            self._apply(
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolume",
+                    "metadata": {"name": name},
+                    "spec": {
+                        "capacity": {"storage": "100Gi"},
+                        "accessModes": ["ReadWriteOnce"],
+                        "persistentVolumeReclaimPolicy": "Retain",
+                        "storageClassName": _CLASS,
+                        "local": {"path": str(path)},
+                        "nodeAffinity": {
+                            "required": {"nodeSelectorTerms": [{"matchExpressions": [_ANY_NODE]}]}
                         },
-                    }
-                ),
+                    },
+                }
             )
+
+    def _apply(self, manifest):
+        self._kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
     def remove(self):
         for name in self._names:

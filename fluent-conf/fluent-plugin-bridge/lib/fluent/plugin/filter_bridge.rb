@@ -3,6 +3,7 @@
 require 'fluent/engine'
 require 'fluent/plugin/filter'
 require 'fluent/plugin/bridge/entries'
+require 'fluent/plugin/bridge/one_writer'
 require 'fluent/plugin/bridge/patience'
 require 'fluent/plugin/bridge/results'
 require 'fluent/plugin/bridge/sidecar_parameters'

@@ -2,6 +2,7 @@
 
 require 'fluent/error'
 require 'fluent/plugin/output'
+require 'fluent/plugin/bridge/one_writer'
 require 'fluent/plugin/bridge/results'
 require 'fluent/plugin/bridge/sidecar_parameters'
 
@@ -16,12 +17,6 @@ module Fluent
 
       helpers :event_emitter
 
-      # A lock for each label that results go into: threads that write into one buffer at once can lose a chunk of it
-      # from Fluentd's sight until the next start. What does not fit into a chunk gets new ones, of which the last is
-      # then staged in place of what another thread has staged meanwhile (buffer.rb, Buffer#write, `@stage[m] = u.staged!`).
-      TURNS = ObjectSpace::WeakMap.new
-      private_constant :TURNS
-
       config_section :buffer do
         config_set_default :chunk_keys, ['tag']
         # By default a chunk is thrown away after 72 hours, and the waits grow to hours.
@@ -34,7 +29,6 @@ module Fluent
         check_configuration(conf)
         @sidecar = sidecar_from_parameters
         @results = Bridge::Results.new(@router, "<label #{conf['@label']}>")
-        @turn = TURNS[@router] ||= Mutex.new
       end
 
       # @return [Boolean] several workers may run it
@@ -55,7 +49,7 @@ module Fluent
 
         streams = @sidecar.process(chunk.metadata.tag, chunk.read, chunk.size, timeout)
         @results.check(streams)
-        @turn.synchronize { @results.emit(streams) }
+        @results.emit(streams)
       rescue Bridge::Refused => e
         raise Fluent::UnrecoverableError, e.message, []
       end
