@@ -25,8 +25,8 @@ class Volumes:
     def create(self, count):
         """Make volumes, for claims that ask for no class.
 
-        The scheduler binds them. Where the controller does, a pod may wait for minutes: the scheduler
-        has seen the claim unbound, and looks again after five minutes if it misses the change.
+        The scheduler binds them, as is usual for local volumes: left to the controller, a pod once
+        stayed Pending for more than four minutes.
         """
         self._apply(
             {
